@@ -1,0 +1,144 @@
+package v3
+
+import (
+	"slices"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// Group is the API group of every resource in this package.
+const Group = "projectcalico.org"
+
+// APIVersion is the apiVersion of every resource in this package.
+const APIVersion = Group + "/v3"
+
+// Object is a resource of this package: a pointer to one of its kinds. No type of
+// another package implements it, so a switch over the kinds can be complete.
+type Object interface {
+	// Meta returns the metadata; changing it changes the object.
+	Meta() *metav1.ObjectMeta
+	// Type returns the kind and API version that are printed with the object.
+	Type() *metav1.TypeMeta
+
+	// ours keeps the interface closed.
+	ours()
+}
+
+// Kind describes one kind of resource.
+type Kind struct {
+	Name       string   // as in the kind field: "IPPool"
+	Plural     string   // as in keys and URLs: "ippools"
+	Namespaced bool     // false: one for the whole cluster
+	ShortNames []string // other names that the command line takes
+}
+
+// Kinds returns all kinds of this package, by name. The slice is the caller's.
+func Kinds() []Kind {
+	return []Kind{
+		{"BGPConfiguration", "bgpconfigurations", false, []string{"bgpconfig", "bgpconfigs"}},
+		{"BGPPeer", "bgppeers", false, []string{"bgpp", "bps", "bp"}},
+		{"BlockAffinity", "blockaffinities", false, nil},
+		{"ClusterInformation", "clusterinformations", false, []string{"clusterinfo", "clusterinfos"}},
+		{"FelixConfiguration", "felixconfigurations", false, []string{"felixconfig", "felixconfigs", "fc", "fcs"}},
+		{"IPAMBlock", "ipamblocks", false, nil},
+		{"IPAMConfiguration", "ipamconfigurations", false, []string{"ipamconfig", "ipamconfigs"}},
+		{"IPAMHandle", "ipamhandles", false, nil},
+		{"IPPool", "ippools", false, []string{"ipp", "ipps", "pool", "pools"}},
+		{"IPReservation", "ipreservations", false, []string{"reservation", "reservations"}},
+		{"Node", "nodes", false, []string{"no", "nos"}},
+		{"Profile", "profiles", false, []string{"pro", "pros"}},
+		{"Tier", "tiers", false, nil},
+		{"WorkloadEndpoint", "workloadendpoints", true, []string{"wep", "weps"}},
+	}
+}
+
+// New returns an empty object of the kind, its kind and API version set. The kind
+// is case-sensitive, as in a manifest; false means that there is no such kind.
+func New(kind string) (Object, bool) {
+	var o Object
+	switch kind {
+	case "BGPConfiguration":
+		o = new(BGPConfiguration)
+	case "BGPPeer":
+		o = new(BGPPeer)
+	case "BlockAffinity":
+		o = new(BlockAffinity)
+	case "ClusterInformation":
+		o = new(ClusterInformation)
+	case "FelixConfiguration":
+		o = new(FelixConfiguration)
+	case "IPAMBlock":
+		o = new(IPAMBlock)
+	case "IPAMConfiguration":
+		o = new(IPAMConfiguration)
+	case "IPAMHandle":
+		o = new(IPAMHandle)
+	case "IPPool":
+		o = new(IPPool)
+	case "IPReservation":
+		o = new(IPReservation)
+	case "Node":
+		o = new(Node)
+	case "Profile":
+		o = new(Profile)
+	case "Tier":
+		o = new(Tier)
+	case "WorkloadEndpoint":
+		o = new(WorkloadEndpoint)
+	default:
+		return nil, false
+	}
+	*o.Type() = metav1.TypeMeta{Kind: kind, APIVersion: APIVersion}
+	return o, true
+}
+
+// KindByName finds a kind by its name, its plural or a short name, in any case.
+func KindByName(name string) (Kind, bool) {
+	kinds := Kinds()
+	i := slices.IndexFunc(kinds, func(k Kind) bool {
+		return strings.EqualFold(name, k.Name) || strings.EqualFold(name, k.Plural) ||
+			slices.ContainsFunc(k.ShortNames, func(s string) bool { return strings.EqualFold(name, s) })
+	})
+	if i < 0 {
+		return Kind{}, false
+	}
+	return kinds[i], true
+}
+
+// KindOf returns the kind of o, whatever its type metadata says.
+func KindOf(o Object) Kind {
+	name := ""
+	switch o.(type) {
+	case *BGPConfiguration:
+		name = "BGPConfiguration"
+	case *BGPPeer:
+		name = "BGPPeer"
+	case *BlockAffinity:
+		name = "BlockAffinity"
+	case *ClusterInformation:
+		name = "ClusterInformation"
+	case *FelixConfiguration:
+		name = "FelixConfiguration"
+	case *IPAMBlock:
+		name = "IPAMBlock"
+	case *IPAMConfiguration:
+		name = "IPAMConfiguration"
+	case *IPAMHandle:
+		name = "IPAMHandle"
+	case *IPPool:
+		name = "IPPool"
+	case *IPReservation:
+		name = "IPReservation"
+	case *Node:
+		name = "Node"
+	case *Profile:
+		name = "Profile"
+	case *Tier:
+		name = "Tier"
+	case *WorkloadEndpoint:
+		name = "WorkloadEndpoint"
+	}
+	k, _ := KindByName(name)
+	return k
+}
