@@ -74,6 +74,9 @@ type IPAMBlockSpec struct {
 	SequenceNumberForAllocation map[string]uint64 `json:"sequenceNumberForAllocation"`
 	// Deleted marks a block that is being removed.
 	Deleted bool `json:"deleted"`
+	// StrictAffinity has no meaning any more; Calico's resource definition requires
+	// it, and its etcd form has no such field.
+	StrictAffinity bool `json:"strictAffinity"`
 }
 
 // AllocationAttribute says who holds an address.
@@ -107,8 +110,8 @@ type BlockAffinitySpec struct {
 	Type string `json:"type,omitempty"`
 	// CIDR is the block's range.
 	CIDR string `json:"cidr"`
-	// Deleted is "true" or "false", a string as in Calico's resource definition.
-	Deleted string `json:"deleted"`
+	// Deleted marks a claim that is being given up.
+	Deleted bool `json:"deleted"`
 }
 
 // AffinityState is the progress of a claim.

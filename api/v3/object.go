@@ -38,7 +38,7 @@ func Kinds() []Kind {
 	return []Kind{
 		{"BGPConfiguration", "bgpconfigurations", false, []string{"bgpconfig", "bgpconfigs"}},
 		{"BGPPeer", "bgppeers", false, []string{"bgpp", "bps", "bp"}},
-		{"BlockAffinity", "blockaffinities", false, nil},
+		{"BlockAffinity", "blockaffinities", false, []string{"affinity", "affinities"}},
 		{"ClusterInformation", "clusterinformations", false, []string{"clusterinfo", "clusterinfos"}},
 		{"FelixConfiguration", "felixconfigurations", false, []string{"felixconfig", "felixconfigs", "fc", "fcs"}},
 		{"IPAMBlock", "ipamblocks", false, nil},
