@@ -1,0 +1,146 @@
+package model
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/weft-net/weft/internal/selector"
+)
+
+// Node is a member of the cluster.
+type Node struct {
+	Name   string
+	Labels map[string]string
+	// IPv4 and IPv6 are the node's addresses with the prefix length of their
+	// subnet, unmasked; the zero Prefix means that the node has none.
+	IPv4, IPv6     netip.Prefix
+	ASN            uint32     // 0: the cluster's
+	RouteReflector netip.Addr // cluster ID, an IPv4 address; zero: no reflector
+	IPIPTunnel     netip.Addr // zero: none
+}
+
+// Key implements [Value].
+func (n Node) Key() Key { return Key{Kind: KindNode, Name: n.Name} }
+
+// Addr is the node's address of that family, unmasked; zero when it has none.
+func (n Node) Addr(v6 bool) netip.Prefix {
+	if v6 {
+		return n.IPv6
+	}
+	return n.IPv4
+}
+
+// Endpoint is a workload's network interface: one of a pod, container or VM.
+type Endpoint struct {
+	Namespace string
+	Name      string // of the WorkloadEndpoint: node-k8s-pod-eth0 with doubled dashes
+	Node      string
+	Pod       string // empty where the orchestrator has no pods
+	Link      string // host side interface
+	MAC       string // of the workload's side, lower case; empty: unknown
+	Addrs     []netip.Addr
+	Labels    map[string]string
+	Profiles  []string
+}
+
+// Key implements [Value].
+func (e Endpoint) Key() Key {
+	return Key{Kind: KindWorkloadEndpoint, Namespace: e.Namespace, Name: e.Name}
+}
+
+// Profile gives labels, and later rules, to the endpoints that name it.
+type Profile struct {
+	Name   string
+	Labels map[string]string
+}
+
+// Key implements [Value].
+func (p Profile) Key() Key { return Key{Kind: KindProfile, Name: p.Name} }
+
+// BGPConfig is the BGP setting of the cluster (Name "default") or of one node
+// (Name "node.NAME"). Pointers are nil where the object says nothing.
+type BGPConfig struct {
+	Name              string
+	Mesh              *bool
+	ASN               *uint32
+	ListenPort        *uint16
+	BindNodeIP        bool          // listen on the node's address only
+	MeshRestartTime   time.Duration // 0: default
+	MeshPassword      SecretRef     // TCP MD5 key of mesh sessions; zero: none
+	IgnoredInterfaces []string
+}
+
+// Key implements [Value].
+func (c BGPConfig) Key() Key { return Key{Kind: KindBGPConfiguration, Name: c.Name} }
+
+// SecretRef names a secret that is kept outside the datastore: one key of a
+// Kubernetes secret, or the file NAME/KEY in the agent's directory of secrets.
+// The zero SecretRef names none. The secret itself is never part of the model.
+type SecretRef struct{ Name, Key string }
+
+// NextHopMode says which next hop a speaker announces to a peer.
+type NextHopMode string
+
+// The next hop modes; the zero value is NextHopAuto.
+const (
+	NextHopAuto NextHopMode = "Auto"
+	NextHopSelf NextHopMode = "Self"
+	NextHopKeep NextHopMode = "Keep"
+)
+
+// Peer is a BGPPeer: a rule that makes nodes peer with somebody.
+type Peer struct {
+	Name         string
+	Node         string             // one node; empty with a nil NodeSelector: every node
+	NodeSelector *selector.Selector // nodes that this peer is for; nil: see Node
+	Addr         netip.AddrPort     // remote address; port 0: the default; zero Addr: see PeerSelector
+	PeerSelector *selector.Selector // remote nodes; nil: see Addr
+	ASN          uint32             // of the remote side; 0: the remote node's, or the cluster's
+	LocalASN     uint32             // 0: the node's own
+	Password     SecretRef          // TCP MD5 key (RFC 2385); zero: none
+	NoSourceAddr bool               // let the kernel choose the source address
+	NextHop      NextHopMode
+	RestartTime  time.Duration // graceful restart; 0: default 120 s
+	Keepalive    time.Duration // 0: default
+	AllowLocalAS int           // occurrences of the own AS to accept in AS_PATH
+	TTLSecurity  uint8         // hops; 0: off
+	ReachableBy  netip.Addr    // gateway to the peer; zero: none
+	Filters      []string
+	Manual       bool // no reverse session is made from PeerSelector
+}
+
+// Key implements [Value].
+func (p Peer) Key() Key { return Key{Kind: KindBGPPeer, Name: p.Name} }
+
+// FelixConfig is the node agent's setting for the cluster (Name "default"), a
+// node ("node.NAME") or a set of nodes. Fields are nil where the object says
+// nothing. Unbuilt names the fields that are set and that this version of weft
+// does not act upon yet.
+type FelixConfig struct {
+	Name                string
+	NodeSelector        *selector.Selector
+	InterfacePrefixes   []string // nil: "cali"
+	DeviceRouteProtocol *int     // nil: 3 (boot)
+	DeviceRouteSource   netip.Addr
+	DeviceRouteSourceV6 netip.Addr
+	RemoveExternal      *bool // nil: true
+	RouteSyncDisabled   *bool
+	IPv4Priority        *int // nil: 0, the classic form; see docs/routes.md
+	IPv6Priority        *int
+	RouteRefresh        time.Duration // 0: default 90 s
+	Unbuilt             []string
+}
+
+// Key implements [Value].
+func (c FelixConfig) Key() Key { return Key{Kind: KindFelixConfiguration, Name: c.Name} }
+
+// Cluster is the ClusterInformation named default.
+type Cluster struct {
+	GUID    string
+	Type    string
+	Version string
+	Ready   bool // false: the datastore is locked; nothing is to be changed
+}
+
+// Key implements [Value].
+func (Cluster) Key() Key { return Key{Kind: KindClusterInformation, Name: "default"} }

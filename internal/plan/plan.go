@@ -1,0 +1,203 @@
+// Package plan says what one node must look like: routes, workload links and
+// neighbours. It is the third of weft's three shapes, after v3 (what users
+// write) and model (what they meant), and the only one that doors to the
+// kernel read.
+//
+//	model.Batch ── route.Graph ──► Delta ──► kernel/fib
+//
+// A decider emits [Delta]s; a door folds them into what it wants and makes the
+// kernel equal to that. [Node] is the fold: the whole desired state, which
+// tests and references compare with [Diff].
+//
+// Invariant: every object is a comparable value whose identity is a part of
+// it, so that "changed" is a comparison with ==.
+package plan
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+)
+
+// Tables of the kernel.
+const (
+	// TableMain is the routing table that `ip route` shows.
+	TableMain uint32 = 254
+)
+
+// Protocols of routes (rtnetlink(7)), as `ip route` names them.
+const (
+	ProtoBoot uint8 = 3  // prints nothing: routes to local workloads
+	ProtoBird uint8 = 12 // prints "proto bird": routes of the cluster
+)
+
+// RouteType is what the kernel does with a packet.
+type RouteType uint8
+
+// The types of routes.
+const (
+	Unicast   RouteType = iota // forward to Via, or on Link
+	Blackhole                  // drop in silence
+)
+
+// Hops is a sorted list of gateway addresses of one family. It is comparable
+// and immutable, so that many routes share one. Empty means no gateway.
+type Hops string
+
+// MakeHops packs addrs, which must be sorted, distinct and of one family.
+func MakeHops(addrs ...netip.Addr) Hops {
+	var b strings.Builder
+	for _, a := range addrs {
+		if a.Is4() {
+			a4 := a.As4()
+			b.WriteByte(4)
+			b.Write(a4[:])
+		} else {
+			a16 := a.As16()
+			b.WriteByte(16)
+			b.Write(a16[:])
+		}
+	}
+	return Hops(b.String())
+}
+
+// Addrs unpacks h.
+func (h Hops) Addrs() []netip.Addr {
+	var out []netip.Addr
+	for len(h) > 0 {
+		n := int(h[0])
+		a, _ := netip.AddrFromSlice([]byte(h[1 : 1+n]))
+		out = append(out, a)
+		h = h[1+n:]
+	}
+	return out
+}
+
+// String prints the addresses with commas.
+func (h Hops) String() string {
+	var s []string
+	for _, a := range h.Addrs() {
+		s = append(s, a.String())
+	}
+	return strings.Join(s, ",")
+}
+
+// RouteKey is the kernel's identity of a route.
+type RouteKey struct {
+	Dst      netip.Prefix // masked; never 4-in-6
+	Table    uint32       // kernel table; 0 is not allowed, main is 254
+	Priority uint32       // kernel metric; the lower number wins
+}
+
+// RouteAttrs is all of a route but its identity.
+type RouteAttrs struct {
+	Type   RouteType
+	Proto  uint8      // who owns it: ProtoBird, ProtoBoot or as configured
+	OnLink bool       // the gateway is reachable although no connected subnet has it
+	Via    Hops       // gateways; more than one is ECMP
+	Link   string     // interface; empty: the kernel finds it from Via
+	Src    netip.Addr // preferred source; zero: the kernel's choice
+}
+
+// Route is one kernel route this node must have. It is comparable: two equal
+// Routes are the same kernel entry. The zero Route is not valid.
+type Route struct {
+	RouteKey
+	RouteAttrs
+}
+
+// String prints r much as `ip route` does.
+func (r Route) String() string {
+	var b strings.Builder
+	if r.Type == Blackhole {
+		b.WriteString("blackhole ")
+	}
+	b.WriteString(r.Dst.String())
+	for _, a := range r.Via.Addrs() {
+		fmt.Fprintf(&b, " via %v", a)
+	}
+	if r.Link != "" {
+		fmt.Fprintf(&b, " dev %s", r.Link)
+	}
+	fmt.Fprintf(&b, " proto %d", r.Proto)
+	if r.OnLink {
+		b.WriteString(" onlink")
+	}
+	if r.Table != TableMain {
+		fmt.Fprintf(&b, " table %d", r.Table)
+	}
+	if r.Priority != 0 {
+		fmt.Fprintf(&b, " metric %d", r.Priority)
+	}
+	return b.String()
+}
+
+// Link is the host side of a workload's interface: the sysctls that it needs
+// (forwarding, proxy ARP and NDP and so on; facts of Calico in docs/routes.md)
+// are the door's trade. The link itself is made by the CNI executable.
+type Link struct {
+	Name   string // interface name, 1 to 15 bytes
+	V4, V6 bool   // families that the workload has addresses of
+}
+
+// NeighborKey is the kernel's identity of a neighbour entry.
+type NeighborKey struct {
+	Link string
+	Addr netip.Addr
+}
+
+// Neighbor is a permanent neighbour entry: the workload's address on its link.
+type Neighbor struct {
+	NeighborKey
+	MAC string // lower case, aa:bb:cc:dd:ee:ff
+}
+
+// Delta is a change of the plan. Puts come before deletes, and a key stands in
+// one of the two only.
+type Delta struct {
+	PutRoutes       []Route
+	DeleteRoutes    []RouteKey
+	PutLinks        []Link
+	DeleteLinks     []string
+	PutNeighbors    []Neighbor
+	DeleteNeighbors []NeighborKey
+}
+
+// Empty reports whether d changes nothing.
+func (d Delta) Empty() bool {
+	return len(d.PutRoutes)+len(d.DeleteRoutes)+len(d.PutLinks)+len(d.DeleteLinks)+
+		len(d.PutNeighbors)+len(d.DeleteNeighbors) == 0
+}
+
+// Node is the whole desired state of a node. The zero Node is an empty one.
+type Node struct {
+	Routes    map[RouteKey]RouteAttrs
+	Links     map[string]Link
+	Neighbors map[NeighborKey]string
+}
+
+// Apply returns n changed by d. It changes the maps of n.
+func (n Node) Apply(d Delta) Node {
+	if n.Routes == nil {
+		n = Node{map[RouteKey]RouteAttrs{}, map[string]Link{}, map[NeighborKey]string{}}
+	}
+	for _, r := range d.PutRoutes {
+		n.Routes[r.RouteKey] = r.RouteAttrs
+	}
+	for _, k := range d.DeleteRoutes {
+		delete(n.Routes, k)
+	}
+	for _, l := range d.PutLinks {
+		n.Links[l.Name] = l
+	}
+	for _, k := range d.DeleteLinks {
+		delete(n.Links, k)
+	}
+	for _, v := range d.PutNeighbors {
+		n.Neighbors[v.NeighborKey] = v.MAC
+	}
+	for _, k := range d.DeleteNeighbors {
+		delete(n.Neighbors, k)
+	}
+	return n
+}

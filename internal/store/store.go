@@ -1,0 +1,122 @@
+// Package store is the boundary to the datastore: where cluster state is kept
+// and from where its changes arrive.
+//
+// Two views of the same thing:
+//
+//   - [Store] reads and writes single objects with compare-and-swap, in the
+//     shape in which users write them (package v3). The CLI, address
+//     assignment and node start-up use it.
+//   - [Source] delivers everything of some kinds as a level, parsed (package
+//     model). Agents use it.
+//
+// Implementations: store/mem (tests, and the honest fake), store/etcd (Calico's
+// keys and values, etcd v3, embedded or remote). One conformance test,
+// store/storetest, runs against each.
+//
+// What the datastore holds and weft does not know is kept: an [Object] carries
+// the bytes it was read from, and an update writes its unknown fields back.
+//
+// Invariant: no write ever succeeds against a revision that its writer has not
+// seen, unless the writer said so by leaving the revision empty.
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+
+	v3 "github.com/weft-net/weft/api/v3"
+	"github.com/weft-net/weft/internal/model"
+)
+
+// Errors that callers branch on with errors.Is.
+var (
+	ErrNotFound = errors.New("not found")
+	ErrExists   = errors.New("already exists")
+	// ErrConflict says that the object changed since it was read: read again.
+	ErrConflict = errors.New("changed meanwhile")
+)
+
+// Source delivers cluster state as a level, not as a log: after any break it
+// starts again from a full snapshot, so consumers never replay history.
+type Source interface {
+	// Watch yields batches until ctx is done. The first batch after each
+	// (re)connect has Reset set; the one that completes the snapshot has
+	// Synced set. An error means the stream broke; a Reset follows. No kinds
+	// means all that weft knows.
+	Watch(ctx context.Context, kinds ...model.Kind) iter.Seq2[model.Batch, error]
+}
+
+// Store reads and writes objects. It is safe for concurrent use.
+type Store interface {
+	Source
+	// Get reads one object. The error wraps ErrNotFound when there is none.
+	Get(ctx context.Context, key model.Key) (Object, error)
+	// List reads all objects of a kind, in the byte order of their datastore
+	// keys; of one namespace only, if that is not empty. Objects that can't be
+	// read are left out and reported in the error beside the rest.
+	List(ctx context.Context, kind model.Kind, namespace string) ([]Object, error)
+	// Commit carries out all of ops or, on an error, none of them (where the
+	// datastore has transactions: etcd and memory), and returns the objects as
+	// written, in the order of ops, with their new revisions. Errors wrap
+	// ErrNotFound, ErrExists or ErrConflict and name the object.
+	Commit(ctx context.Context, ops ...Op) ([]Object, error)
+	// Close releases the connection. It does not stop running watches; end
+	// those by their context.
+	Close() error
+}
+
+// Object is one object as the datastore holds it. Its revision is
+// metadata.resourceVersion. The zero Object is none.
+type Object struct {
+	v3.Object
+	stored []byte
+}
+
+// New makes an Object that was not read from a store, to be created.
+func New(o v3.Object) Object { return Object{Object: o} }
+
+// Stored makes an Object from what a store read; for implementations of Store.
+func Stored(o v3.Object, raw []byte) Object { return Object{o, raw} }
+
+// Raw is the stored form that o was read from, nil if it was not; for
+// implementations of Store, which keep its unknown fields on update.
+func (o Object) Raw() []byte { return o.stored }
+
+// With returns o with another value and the same origin: the way to update
+// what was read and keep fields that weft does not know.
+func (o Object) With(v v3.Object) Object { return Object{v, o.stored} }
+
+// Verb is what an Op does.
+type Verb uint8
+
+// The verbs.
+const (
+	// Create writes an object that must not exist.
+	Create Verb = iota
+	// Update replaces an object that must exist; with a resourceVersion only
+	// if the stored one has that revision still.
+	Update
+	// Delete removes an object that must exist; with a resourceVersion only if
+	// the stored one has that revision still.
+	Delete
+)
+
+// Op is one write of a Commit.
+type Op struct {
+	Verb   Verb
+	Object Object
+}
+
+// Error tells which object a failure is about.
+type Error struct {
+	Key model.Key
+	Err error
+}
+
+// Error implements error.
+func (e *Error) Error() string { return fmt.Sprintf("%v: %v", e.Key, e.Err) }
+
+// Unwrap gives the cause.
+func (e *Error) Unwrap() error { return e.Err }
