@@ -1,0 +1,222 @@
+package v3
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+
+	"sigs.k8s.io/yaml"
+)
+
+// Decode reads one YAML or JSON document. Field names are read in any case. A field
+// that the kind does not have is an error, as is a field given twice; the error
+// names each by its path. Numbers and booleans are taken as text where a field is
+// text. Neither defaults nor rules are applied.
+func Decode(data []byte) (Object, error) {
+	tree, err := parseYAML(data)
+	if err != nil {
+		return nil, err
+	}
+	return decodeTree(tree)
+}
+
+// DecodeAll reads a file: YAML documents separated by "---" lines, each an object
+// or a list of objects. Empty documents are passed over, except that the first
+// must not be empty. It is all or nothing: one bad document fails the file, and the
+// error says which by its number from 1.
+func DecodeAll(data []byte) ([]Object, error) {
+	var objects []Object
+	for i, doc := range documents(data) {
+		tree, err := parseYAML(doc)
+		if err == nil && tree == nil && i > 0 {
+			continue
+		}
+		items, isList := tree.([]any)
+		if !isList {
+			items = []any{tree}
+		}
+		for n, item := range items {
+			if err != nil {
+				break
+			}
+			var o Object
+			if o, err = decodeTree(item); err != nil && isList {
+				err = fmt.Errorf("item %d: %w", n+1, err)
+			}
+			objects = append(objects, o)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("document %d: %w", i+1, err)
+		}
+	}
+	return objects, nil
+}
+
+// DecodeStored reads a value of the datastore. Unlike [Decode] it passes over fields
+// that the kind does not have; [Merge] keeps them.
+func DecodeStored(data []byte) (Object, error) {
+	var head struct{ Kind, APIVersion string }
+	if err := json.Unmarshal(data, &head); err != nil {
+		return nil, fmt.Errorf("decode: stored value is no JSON object: %w", err)
+	}
+	o, err := newObject(head.Kind, head.APIVersion)
+	if err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(data, o); err != nil {
+		return nil, fmt.Errorf("decode: %s: %w", head.Kind, err)
+	}
+	return o, nil
+}
+
+// Encode returns o as the datastore keeps it: JSON with fields in Calico's order,
+// without what the datastore itself adds on reading (resourceVersion, managedFields,
+// selfLink). o is not changed.
+func Encode(o Object) ([]byte, error) {
+	c := shallow(o)
+	c.Type().Kind, c.Type().APIVersion = KindOf(o).Name, APIVersion
+	m := c.Meta()
+	m.ResourceVersion, m.SelfLink, m.ManagedFields = "", "", nil
+	data, err := json.Marshal(c)
+	if err != nil {
+		return nil, fmt.Errorf("encode: %s: %w", Describe(o), err)
+	}
+	return data, nil
+}
+
+// Describe returns "ippool default-ipv4-ippool" or, for namespaced kinds,
+// "workloadendpoint default/name": how errors and logs name an object.
+func Describe(o Object) string {
+	name := o.Meta().Name
+	if ns := o.Meta().Namespace; ns != "" {
+		name = ns + "/" + name
+	}
+	return strings.ToLower(KindOf(o).Name) + " " + name
+}
+
+// shallow copies the object itself, not what it points to.
+func shallow(o Object) Object {
+	v := reflect.ValueOf(o).Elem()
+	c := reflect.New(v.Type())
+	c.Elem().Set(v)
+	return c.Interface().(Object)
+}
+
+// documents cuts a YAML file at its "---" lines. What follows the dashes on their
+// line belongs to the document. Comments before the first mark are no document.
+func documents(data []byte) [][]byte {
+	var docs [][]byte
+	var doc []byte
+	first := true
+	for line := range bytes.Lines(data) {
+		rest, isMark := bytes.CutPrefix(line, []byte("---"))
+		if !isMark || len(bytes.TrimSpace(rest)) > 0 && rest[0] != ' ' && rest[0] != '\t' {
+			doc = append(doc, line...)
+			continue
+		}
+		if !first || !onlyComments(doc) {
+			docs = append(docs, doc)
+		}
+		first, doc = false, slices.Clone(rest)
+	}
+	return append(docs, doc)
+}
+
+func onlyComments(doc []byte) bool {
+	for line := range bytes.Lines(doc) {
+		if line = bytes.TrimSpace(line); len(line) > 0 && line[0] != '#' {
+			return false
+		}
+	}
+	return true
+}
+
+// parseYAML turns a document into maps, lists, strings, booleans and json.Numbers.
+func parseYAML(data []byte) (any, error) {
+	text, err := yaml.YAMLToJSONStrict(data)
+	if err != nil {
+		return nil, fmt.Errorf("decode: not valid YAML or JSON: %s", oneLine(strings.TrimPrefix(err.Error(), "yaml: ")))
+	}
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.UseNumber()
+	var tree any
+	if err := d.Decode(&tree); err != nil {
+		return nil, fmt.Errorf("decode: not valid YAML or JSON: %w", err)
+	}
+	return tree, nil
+}
+
+func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
+
+// newObject makes an object of the kind, or says what is wrong with kind and version.
+func newObject(kind, version string) (Object, error) {
+	if kind == "" {
+		return nil, errors.New("decode: kind: missing: must be a kind such as IPPool")
+	}
+	if kind == "List" {
+		return nil, errors.New("decode: kind: List is not supported: separate the objects by lines of ---")
+	}
+	o, ok := New(kind)
+	if !ok {
+		if k, near := KindByName(kind); near {
+			return nil, fmt.Errorf("decode: kind: %q is unknown: must be %s", kind, k.Name)
+		}
+		return nil, fmt.Errorf("decode: kind: %q is unknown: must be one of %s", kind, kindNames())
+	}
+	if version != APIVersion {
+		return nil, fmt.Errorf("decode: %s: apiVersion: %q: must be %s", kind, version, APIVersion)
+	}
+	return o, nil
+}
+
+func kindNames() string {
+	var names []string
+	for _, k := range Kinds() {
+		names = append(names, k.Name)
+	}
+	return strings.Join(names, ", ")
+}
+
+// decodeTree makes an object of a parsed document.
+func decodeTree(tree any) (Object, error) {
+	fields, ok := tree.(map[string]any)
+	if !ok {
+		if tree == nil {
+			return nil, errors.New("decode: the document is empty: must have apiVersion, kind, metadata and spec")
+		}
+		return nil, fmt.Errorf("decode: the document is %s: must have apiVersion, kind, metadata and spec", describe(tree))
+	}
+	kind, _ := fields["kind"].(string)
+	version, _ := fields["apiVersion"].(string)
+	o, err := newObject(kind, version)
+	if err != nil {
+		return nil, err
+	}
+	s := shaper{object: strings.ToLower(kind) + " " + nameIn(fields)}
+	shaped := s.shape(fields, reflect.TypeOf(o).Elem(), "")
+	if len(s.errs) > 0 {
+		return nil, errors.Join(s.errs...)
+	}
+	text, err := json.Marshal(shaped)
+	if err != nil {
+		return nil, fmt.Errorf("decode: %s: %w", s.object, err)
+	}
+	if err := json.Unmarshal(text, o); err != nil {
+		return nil, fmt.Errorf("decode: %s: %w", s.object, err)
+	}
+	return o, nil
+}
+
+// nameIn finds the name of an object that is not decoded yet, for error texts.
+func nameIn(fields map[string]any) string {
+	meta, _ := fields["metadata"].(map[string]any)
+	name, _ := meta["name"].(string)
+	if ns, _ := meta["namespace"].(string); ns != "" {
+		name = ns + "/" + name
+	}
+	return name
+}
