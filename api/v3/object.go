@@ -122,6 +122,8 @@ func KindOf(o Object) Kind {
 		name = "FelixConfiguration"
 	case *IPAMBlock:
 		name = "IPAMBlock"
+	case *IPAMConfig:
+		return Kind{Name: "IPAMConfig"} // its name in lower case means IPAMConfiguration to users
 	case *IPAMConfiguration:
 		name = "IPAMConfiguration"
 	case *IPAMHandle:
