@@ -1,0 +1,56 @@
+# weft: build, show, test. `make` alone prints what there is.
+
+GO      ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+GOFLAGS_BUILD := -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
+
+# Where goroutines share something: these packages also run under the race detector.
+RACE := $(wildcard internal/agent internal/allocator internal/cni internal/lab internal/reconcile internal/run \
+	internal/speaker internal/store internal/store/mem)
+
+# In CI a test that cannot run is a failure, not a skip.
+ifdef CI
+export WEFT_NO_SKIP := 1
+endif
+
+# Tests make network namespaces. An ordinary user gets the right to do so from a
+# user namespace, in which the loopback interface is down at first.
+ROOT := $(if $(filter 0,$(shell id -u)),,unshare --user --map-root-user --net --mount \
+	sh -c 'ip link set lo up && exec "$$@"' sh)
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test race cross lint bench setup clean
+
+help: ## print this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+build: ## compile bin/weft and bin/weft-cni: static, no C
+	@CGO_ENABLED=0 $(GO) build $(GOFLAGS_BUILD) -o bin/ ./cmd/weft ./cmd/weft-cni
+
+demo: setup build ## three nodes and six pods on this machine: their routes, and who reaches whom
+	@bin/weft lab run -f examples/quickstart.yaml
+
+test: setup build cross race ## all tests; root is not needed
+	@$(GO) mod download
+	@$(ROOT) $(GO) test -timeout 14m ./...
+
+race: setup ## the concurrent packages under the race detector
+	@$(if $(RACE),$(ROOT) env CGO_ENABLED=1 $(GO) test -race -short -timeout 10m $(addprefix ./,$(RACE)))
+
+cross: ## compile for the other architecture that is supported: arm64
+	@CGO_ENABLED=0 GOOS=linux GOARCH=arm64 $(GO) build -o /dev/null ./cmd/...
+
+lint: ## formatting (gofumpt), vet, staticcheck
+	@unformatted=$$($(GO) tool gofumpt -l .) && if [ -n "$$unformatted" ]; then \
+		echo "not formatted, run 'go tool gofumpt -w .':"; echo "$$unformatted"; exit 1; fi
+	@$(GO) vet ./...
+	@$(GO) tool staticcheck ./...
+
+bench: setup build ## the benchmarks behind docs/performance.md
+	@$(GO) test -run '^$$' -bench . -benchmem -timeout 30m ./bench/... ./internal/...
+
+setup: ## install the Debian packages of build/debian-packages.txt that are missing
+	@build/setup
+
+clean: ## remove what was built
+	@rm -rf bin
