@@ -74,13 +74,13 @@ func DecodeStored(data []byte) (Object, error) {
 }
 
 // Encode returns o as the datastore keeps it: JSON with fields in Calico's order,
-// without what the datastore itself adds on reading (resourceVersion, managedFields,
-// selfLink). o is not changed.
+// without what the datastore itself adds on reading (resourceVersion) and what only
+// the Kubernetes API keeps (managedFields). o is not changed.
 func Encode(o Object) ([]byte, error) {
 	c := shallow(o)
 	c.Type().Kind, c.Type().APIVersion = KindOf(o).Name, APIVersion
 	m := c.Meta()
-	m.ResourceVersion, m.SelfLink, m.ManagedFields = "", "", nil
+	m.ResourceVersion, m.ManagedFields = "", nil
 	data, err := json.Marshal(c)
 	if err != nil {
 		return nil, fmt.Errorf("encode: %s: %w", Describe(o), err)
