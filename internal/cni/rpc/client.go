@@ -91,13 +91,23 @@ func (c Client) call(ctx context.Context, verb string, in, out any) error {
 		return fmt.Errorf("agent: %s: %w: %w", socket, ErrNoAgent, reason(err))
 	}
 	defer conn.Close()
-	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
-	if answer, err := exchange(conn, message); err == nil {
-		return answer.into(out)
-	} else if ctx.Err() != nil {
-		return fmt.Errorf("agent: %s: %s: no answer: %w", socket, verb, context.Cause(ctx))
-	} else {
+	defer context.AfterFunc(ctx, func() { withdraw(conn) })()
+	answer, err := exchange(conn, message)
+	switch {
+	case ctx.Err() != nil:
+		return fmt.Errorf("agent: %s: %s: no answer in time: %w", socket, verb, context.Cause(ctx))
+	case err != nil:
 		return fmt.Errorf("agent: %s: %s: %w: %w", socket, verb, ErrNoAgent, reason(err))
+	}
+	return answer.into(out)
+}
+
+// withdraw tells the agent that its answer is not wanted, and leaves it a moment
+// to say that it has stopped: a DEL sent after that cannot overtake an ADD.
+func withdraw(conn net.Conn) {
+	_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+	if u, ok := conn.(*net.UnixConn); ok {
+		_ = u.CloseWrite()
 	}
 }
 

@@ -23,5 +23,6 @@
 // the peer's credentials.
 //
 // Invariant: calls for one attachment (network, container, interface) never
-// overlap in the server, and run in the order in which they arrived.
+// overlap in the server, and a client that withdraws an Add hears that it has
+// ended before it asks for anything else.
 package rpc

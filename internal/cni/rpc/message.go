@@ -106,6 +106,7 @@ type Endpoint struct {
 	Annotations    map[string]string `json:"annotations,omitempty"`
 	Ports          []Port            `json:"ports,omitempty"`
 	SourcePrefixes []netip.Prefix    `json:"sourcePrefixes,omitempty"` // it may send from these too
+	FloatingIPs    []netip.Addr      `json:"floatingIPs,omitempty"`    // external addresses that lead here
 }
 
 // AddRequest asks for addresses and an endpoint.
@@ -134,6 +135,10 @@ type DelRequest struct {
 	Attachment
 	Workload
 	HostLink string `json:"hostLink,omitempty"` // as in Endpoint; empty when not known
+	// HostIndex is the interface index of the host's end, which the agent deletes
+	// after it has answered: the kernel takes some 20 ms for that, and nobody needs
+	// to wait. 0 means that there is nothing to delete.
+	HostIndex int `json:"hostIndex,omitempty"`
 	// AddressesOnly is the role of an IPAM plugin: no endpoint is touched.
 	AddressesOnly bool `json:"addressesOnly,omitempty"`
 }

@@ -111,9 +111,9 @@ func (s *server) serve(ctx context.Context, conn net.Conn) {
 		s.answer(conn, nil, &Error{Code: CodeDecoding, Msg: "agent: request: " + err.Error()})
 		return
 	}
-	// The client says nothing more; when it goes away, it wants nothing more.
+	// The client says nothing more; when it closes, it wants nothing more.
 	s.calls.Go(func() {
-		_, _ = conn.Read(make([]byte, 1))
+		_, _ = io.Copy(io.Discard, limited)
 		cancel()
 	})
 	body, err := s.run(ctx, r)
