@@ -68,6 +68,8 @@ type BGPConfig struct {
 	MeshRestartTime   time.Duration // 0: default
 	MeshPassword      SecretRef     // TCP MD5 key of mesh sessions; zero: none
 	IgnoredInterfaces []string
+	IPv4Priority      *int // kernel metric of learned routes; nil: FelixConfig's
+	IPv6Priority      *int
 }
 
 // Key implements [Value].
@@ -127,7 +129,8 @@ type FelixConfig struct {
 	RouteSyncDisabled   *bool
 	IPv4Priority        *int // nil: 0, the classic form; see docs/routes.md
 	IPv6Priority        *int
-	RouteRefresh        time.Duration // 0: default 90 s
+	RouteRefresh        *time.Duration // nil: 90 s; 0: never
+	LogSeverity         string         // Debug, Info, Warning, Error, Fatal or None; empty: not set
 	Unbuilt             []string
 }
 
