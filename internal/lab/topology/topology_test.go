@@ -1,0 +1,207 @@
+package topology_test
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/weft-net/weft/examples"
+	"github.com/weft-net/weft/internal/lab/topology"
+)
+
+func TestQuickstart(t *testing.T) {
+	t.Parallel()
+	topo, err := topology.Parse("quickstart.yaml", examples.Quickstart)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, p := len(topo.Nodes), len(topo.Pods); n != 3 || p != 6 {
+		t.Errorf("%d nodes and %d pods, want 3 and 6", n, p)
+	}
+	if got := fmt.Sprint(topo.Nodes[2].Addresses); got != "[10.173.32.13]" {
+		t.Errorf("node-c has %s, want [10.173.32.13]", got)
+	}
+}
+
+// two is what most cases start from.
+const two = "racks: [{name: r1, subnets: [10.1.0.0/24, 'fd00:1::/64']}, {name: r2}]\n" +
+	"nodes: [{name: a, rack: r1}, {name: b, rack: r2}]\n"
+
+func TestDefaultsAndAddresses(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct{ in, want string }{
+		"one rack by default":       {"nodes: [{name: a}, {name: b}]", "a 10.99.1.11; b 10.99.1.12"},
+		"one of each subnet":        {two, "a 10.1.0.11 fd00:1::b; b 10.99.2.11"},
+		"given ones are kept":       {"nodes: [{name: a}, {name: b, addresses: [10.99.1.11]}]", "a 10.99.1.12; b 10.99.1.11"},
+		"routers come first":        {"nodes: [{name: a}]\nrouters: [{name: tor}]", "a 10.99.1.11; tor 10.99.1.2"},
+		"half given":                {"racks: [{name: r, subnets: [10.1.0.0/24, 'fd00::/64']}]\nnodes: [{name: a, addresses: ['fd00::99']}]", "a 10.1.0.11 fd00::99"},
+		"small subnet":              {"racks: [{name: r, subnets: [10.1.0.0/29]}]\nnodes: [{name: a}, {name: b}]", "a 10.1.0.2; b 10.1.0.3"},
+		"address that another took": {"nodes: [{name: a, addresses: [10.99.1.12]}, {name: b}, {name: c}]", "a 10.99.1.12; b 10.99.1.11; c 10.99.1.13"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			topo, err := topology.Parse("lab.yaml", []byte(tt.in))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d := cmp.Diff(tt.want, addresses(topo)); d != "" {
+				t.Errorf("addresses (-want +got):\n%s", d)
+			}
+		})
+	}
+}
+
+func addresses(topo *topology.Topology) string {
+	var out []string
+	add := func(name string, addrs []netip.Addr) {
+		out = append(out, name+" "+strings.Trim(fmt.Sprint(addrs), "[]"))
+	}
+	for _, n := range topo.Nodes {
+		add(n.Name, n.Addresses)
+	}
+	for _, r := range topo.Routers {
+		add(r.Name, r.Addresses)
+	}
+	return strings.Join(out, "; ")
+}
+
+func TestErrors(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct{ in, want string }{
+		"not YAML":            {"nodes: [", "line 1"},
+		"not a mapping":       {"- a", "not a mapping: must have the fields racks"},
+		"empty":               {"", "not a mapping"},
+		"twice":               {"nodes: []\nnodes: []", `"nodes" already`},
+		"unknown field":       {"nodes: [{name: a, rakc: r1}]", "nodes[0].rakc: no such field; allowed are name, rack,"},
+		"not a list":          {"nodes: {name: a}", `nodes: {"name":"a"}: must be a list`},
+		"not an address":      {"nodes: [{name: a, addresses: [10.1.0]}]", `nodes[0].addresses[0]: "10.1.0": must be an IP address`},
+		"not text":            {"nodes: [{name: 1}]", `nodes[0].name: 1: must be text`},
+		"not a duration":      {two + "expect: [{reachable: {from: a, to: b}, within: 5}]", "expect[0].within: 5: must be a duration"},
+		"env is text":         {"env: {AS: [1]}", "env.AS: [1]: must be text"},
+		"number too large":    {"routers: [{name: a, asn: 4294967296}]", "routers[0].asn: 4294967296: must be a number from 0 to 4294967295"},
+		"bad name":            {"nodes: [{name: Node_A}]", `nodes[0].name: "Node_A": must be 1 to 63 of`},
+		"path in a name":      {"nodes: [{name: ../../etc}]", `must be 1 to 63 of`},
+		"reserved name":       {"nodes: [{name: fabric}]", "the name of the router between the racks already"},
+		"name given twice":    {"nodes: [{name: a}]\nrouters: [{name: a}]", `routers[0].name: "a": that is the name of nodes[0] already`},
+		"no such rack":        {two + "routers: [{name: tor, rack: r3}]", `routers[0].rack: "r3": must be one of r1, r2`},
+		"rack is needed":      {two + "routers: [{name: tor}]", `routers[0].rack: "": must be one of r1, r2`},
+		"unmasked":            {"racks: [{name: r, subnets: [10.1.0.1/24]}]", "must be masked: 10.1.0.0/24"},
+		"overlap":             {"racks: [{name: r, subnets: [10.1.0.0/16]}, {name: s, subnets: [10.1.2.0/24]}]", "overlaps a subnet of rack r"},
+		"two of a family":     {"racks: [{name: r, subnets: [10.1.0.0/24, 10.2.0.0/24]}]", "at most one subnet of each family"},
+		"subnet too small":    {"racks: [{name: r, subnets: [10.1.0.0/30]}]", "must have a length of 8 to 29"},
+		"outside of the rack": {"nodes: [{name: a, addresses: [10.1.0.5]}]", "nodes[0].addresses[0]: 10.1.0.5: must be in a subnet of rack rack-1"},
+		"the gateway's":       {"nodes: [{name: a, addresses: [10.99.1.1]}]", "that is the address of the fabric already"},
+		"the broadcast":       {"nodes: [{name: a, addresses: [10.99.1.255]}]", "the subnet's broadcast already"},
+		"address twice":       {"nodes: [{name: a, addresses: [10.99.1.5]}, {name: b, addresses: [10.99.1.5]}]", "that is the address of a already"},
+		"rack is full":        {"racks: [{name: r, subnets: [10.1.0.0/29]}]\nnodes: [{name: a}, {name: b}, {name: c}, {name: d}, {name: e}, {name: f}]", "has no address left for node f"},
+		"pod without a node":  {two + "pods: [{name: p, node: c}]", `pods[0].node: "c": must be one of a, b`},
+		"pod twice":           {two + "pods: [{name: p, node: a}, {name: p, node: b}]", `namespace default has a pod of that name already`},
+		"peer that is none":   {two + "routers: [{name: tor, rack: r1, peers: [x]}]", `routers[0].peers[0]: "x": must be one of a, b`},
+		"resource no kind":    {"resources: [{apiVersion: projectcalico.org/v3}]", "resources[0].kind: missing"},
+		"expects nothing":     {two + "expect: [{within: 5s}]", "expect[0]: must have exactly one of reachable, unreachable, route, noRoute"},
+		"expects two things":  {two + "expect: [{reachable: {from: a, to: b}, unreachable: {from: a, to: b}}]", "expect[0]: must have exactly one"},
+		"target unknown":      {two + "expect: [{reachable: {from: a, to: pod/default/x}}]", `expect[0].reachable.to: "pod/default/x": the lab has no such target: must be a, b, fabric`},
+		"no target":           {two + "expect: [{reachable: {to: b}}]", "expect[0].reachable.from: missing"},
+		"from an address":     {two + "expect: [{reachable: {from: 10.0.0.1, to: b}}]", "an address is no place in the lab"},
+		"bad pattern":         {two + "expect: [{route: {at: a, line: '/(/'}}]", "expect[0].route.line"},
+		"no pattern":          {two + "expect: [{route: {at: a}}]", "expect[0].route.line: empty"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, err := topology.Parse("lab.yaml", []byte(tt.in))
+			if err == nil {
+				t.Fatalf("no error, want %q", tt.want)
+			}
+			if !strings.Contains(err.Error(), tt.want) || !strings.HasPrefix(err.Error(), "topology: lab.yaml: ") || strings.Contains(err.Error(), "\n") {
+				t.Errorf("got  %v\nwant one line that names the file and has %q", err, tt.want)
+			}
+		})
+	}
+}
+
+func TestTargets(t *testing.T) {
+	t.Parallel()
+	topo, err := topology.Parse("lab.yaml", []byte(two+"routers: [{name: tor, rack: r1}]\npods: [{name: p, node: a}, {name: q, namespace: blue, node: b}]"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for ref, want := range map[string]string{
+		"pods":          "[pod/default/p pod/blue/q]",
+		"nodes":         "[a b]",
+		"tor":           "[tor]",
+		"fabric":        "[fabric]",
+		"pod/blue/q":    "[pod/blue/q]",
+		"192.0.2.1":     "[192.0.2.1]",
+		"2001:db8::1":   "[2001:db8::1]",
+		"pod/default/q": `"pod/default/q": the lab has no such target: must be a, b, tor, fabric, pod/default/p, pod/blue/q`,
+	} {
+		got, err := topo.Targets(ref)
+		s := fmt.Sprint(got)
+		if err != nil {
+			s = err.Error()
+		}
+		if s != want {
+			t.Errorf("%s: got %s, want %s", ref, s, want)
+		}
+	}
+}
+
+func TestMatcher(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		pattern, line string
+		want          bool
+	}{
+		"literal":            {"default via 10.0.0.1 dev eth0", "default via 10.0.0.1 dev eth0", true},
+		"dots are dots":      {"via 10.0.0.1", "via 10a0.0.1", false},
+		"whole line":         {"default via 10.0.0.1", "default via 10.0.0.1 dev eth0", false},
+		"star is one word":   {"192.168.*/26 via * dev eth0", "192.168.3.64/26 via 10.0.0.1 dev eth0", true},
+		"star is no space":   {"default * eth0", "default via 10.0.0.1 dev eth0", false},
+		"white space":        {"a  b", "a b", true},
+		"regular expression": {"/^default .* eth0$/", "default via 10.0.0.1 dev eth0", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			re, err := topology.Matcher(tt.pattern)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := re.MatchString(tt.line); got != tt.want {
+				t.Errorf("%q matches %q: %v, want %v", tt.pattern, tt.line, got, tt.want)
+			}
+		})
+	}
+}
+
+// FuzzParse: hostile bytes never panic, an error is one line, and what was read
+// keeps the invariant: no address twice, every one in its rack.
+func FuzzParse(f *testing.F) {
+	f.Add(examples.Quickstart)
+	f.Add([]byte(two))
+	f.Add([]byte("nodes: [{name: a, cni: {x: 1}, env: {AS: 1}}]\nexpect: [{noRoute: {at: a, line: '*'}, within: 1s}]"))
+	f.Add([]byte("racks: [{name: r, subnets: ['::/8']}]\nrouters: [{name: t, announce: [10.0.0.0/8], asn: 4200000000}]"))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		topo, err := topology.Parse("f", in)
+		if err != nil {
+			if strings.Contains(err.Error(), "\n") {
+				t.Fatalf("more than a line: %q", err)
+			}
+			return
+		}
+		seen := map[netip.Addr]bool{}
+		for _, n := range topo.Nodes {
+			if len(n.Addresses) != len(topo.Rack(n.Rack).Subnets) {
+				t.Fatalf("node %s has %v in rack %v", n.Name, n.Addresses, topo.Rack(n.Rack))
+			}
+			for _, a := range n.Addresses {
+				if _, ok := topo.Rack(n.Rack).Subnet(a); !ok || seen[a] {
+					t.Fatalf("node %s has %v: outside of its rack, or given twice", n.Name, a)
+				}
+				seen[a] = true
+			}
+		}
+	})
+}
