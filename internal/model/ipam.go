@@ -42,8 +42,9 @@ type Pool struct {
 	NodeSelector      *selector.Selector // nil: all nodes
 	NamespaceSelector *selector.Selector // nil: all namespaces
 	Uses              Use
-	Manual            bool // addresses only on request
-	Terminating       bool // being deleted: no new addresses
+	Manual            bool      // addresses only on request
+	Terminating       bool      // being deleted: no new addresses
+	Created           time.Time // of two pools that overlap the older one gives addresses; zero: unknown
 }
 
 // Key implements [Value].

@@ -83,6 +83,7 @@ func parsePool(o *v3.IPPool) (Value, error) {
 		Name: o.Name, BlockBits: s.BlockSize, IPIP: EncapMode(s.IPIPMode), VXLAN: EncapMode(s.VXLANMode),
 		NATOutgoing: s.NATOutgoing, Disabled: s.Disabled, DisableBGPExport: s.DisableBGPExport,
 		Manual: s.AssignmentMode == v3.AssignManual, Terminating: o.DeletionTimestamp != nil,
+		Created: o.CreationTimestamp.UTC(),
 	}
 	for _, u := range s.AllowedUses {
 		switch u {
