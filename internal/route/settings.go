@@ -1,0 +1,169 @@
+package route
+
+import (
+	"cmp"
+	"iter"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/weft-net/weft/internal/model"
+	"github.com/weft-net/weft/internal/plan"
+)
+
+// Values of settings that no object sets.
+const (
+	DefaultInterfacePrefix = "cali"
+	DefaultRouteRefresh    = 90 * time.Second
+)
+
+// Settings is what holds for one node once all configurations that bear upon
+// it are laid over each other, field by field, with the defaults.
+type Settings struct {
+	Form              Form
+	InterfacePrefixes []string      // at least one; links of workloads begin with one of them
+	RemoveExternal    bool          // routes of others on workload links are removed
+	RouteSyncDisabled bool          // routes are left as they are
+	RouteRefresh      time.Duration // between two full comparisons with the kernel; 0: never
+	LogSeverity       string        // lowest level to log; empty: not set
+	Unbuilt           []string      // fields that are set and have no effect in this version; sorted
+}
+
+// Form is what the settings say about the look of routes. It is comparable.
+type Form struct {
+	Proto              uint8      // of routes to workloads
+	Src4, Src6         netip.Addr // preferred sources of routes to workloads; zero: none
+	Metric4, Metric6   uint32     // of routes to workloads
+	Learned4, Learned6 uint32     // metrics of routes to elsewhere
+}
+
+// SettingsFor lays configurations over each other for one node; of values it
+// reads the FelixConfigs and BGPConfigs, a nil one is empty. The first that
+// sets a field wins, in this order: env, the configuration named node.NAME,
+// those whose selector matches the node by name, the one named default.
+func SettingsFor(node model.Node, values iter.Seq[model.Value], env ...model.FelixConfig) Settings {
+	configs, bgp := pick(node, values)
+	s := Settings{
+		InterfacePrefixes: []string{DefaultInterfacePrefix},
+		RemoveExternal:    true, RouteRefresh: DefaultRouteRefresh, Form: Form{Proto: plan.ProtoBoot},
+	}
+	configs = append(slices.Clone(env), configs...)
+	for _, c := range slices.Backward(configs) {
+		s = s.under(c)
+	}
+	s.Form.Learned4, s.Form.Learned6 = s.Form.Metric4, s.Form.Metric6
+	for _, c := range slices.Backward(bgp) {
+		set(&s.Form.Learned4, c.IPv4Priority)
+		set(&s.Form.Learned6, c.IPv6Priority)
+	}
+	slices.Sort(s.Unbuilt)
+	s.Unbuilt = slices.Compact(s.Unbuilt)
+	return s
+}
+
+// pick returns the configurations that bear upon node, the strongest first.
+func pick(node model.Node, values iter.Seq[model.Value]) (felix []model.FelixConfig, bgp []model.BGPConfig) {
+	own := "node." + node.Name
+	if values == nil {
+		return nil, nil
+	}
+	for v := range values {
+		switch c := v.(type) {
+		case model.FelixConfig:
+			selects := c.NodeSelector != nil && !strings.HasPrefix(c.Name, "node.") && c.NodeSelector.Matches(node.Labels)
+			if rank(c.Name, own) != 1 || selects {
+				felix = append(felix, c)
+			}
+		case model.BGPConfig:
+			if c.Name == own || c.Name == "default" {
+				bgp = append(bgp, c)
+			}
+		}
+	}
+	slices.SortFunc(felix, func(a, b model.FelixConfig) int {
+		return cmp.Or(cmp.Compare(rank(a.Name, own), rank(b.Name, own)), strings.Compare(a.Name, b.Name))
+	})
+	slices.SortFunc(bgp, func(a, b model.BGPConfig) int { return cmp.Compare(rank(a.Name, own), rank(b.Name, own)) })
+	return felix, bgp
+}
+
+// rank orders configurations by their names, the strongest first.
+func rank(name, own string) int {
+	switch name {
+	case own:
+		return 0
+	case "default":
+		return 2
+	}
+	return 1
+}
+
+// under returns s with what c sets laid over it.
+func (s Settings) under(c model.FelixConfig) Settings {
+	if len(c.InterfacePrefixes) > 0 {
+		s.InterfacePrefixes = c.InterfacePrefixes
+	}
+	if c.RemoveExternal != nil {
+		s.RemoveExternal = *c.RemoveExternal
+	}
+	if c.RouteSyncDisabled != nil {
+		s.RouteSyncDisabled = *c.RouteSyncDisabled
+	}
+	if c.RouteRefresh != nil {
+		s.RouteRefresh = *c.RouteRefresh
+	}
+	if c.LogSeverity != "" {
+		s.LogSeverity = c.LogSeverity
+	}
+	if c.DeviceRouteSource.IsValid() {
+		s.Form.Src4 = c.DeviceRouteSource
+	}
+	if c.DeviceRouteSourceV6.IsValid() {
+		s.Form.Src6 = c.DeviceRouteSourceV6
+	}
+	set(&s.Form.Proto, c.DeviceRouteProtocol)
+	set(&s.Form.Metric4, c.IPv4Priority)
+	set(&s.Form.Metric6, c.IPv6Priority)
+	s.Unbuilt = append(slices.Clip(s.Unbuilt), c.Unbuilt...)
+	return s
+}
+
+func set[T uint8 | uint32](field *T, v *int) {
+	if v != nil {
+		*field = T(*v)
+	}
+}
+
+// workload is the route to an address on a local link (facts S-30).
+func (s Settings) workload(a netip.Addr, link string) plan.Route {
+	r := plan.Route{
+		RouteKey:   plan.RouteKey{Dst: host(a), Table: plan.TableMain, Priority: s.Form.Metric4},
+		RouteAttrs: plan.RouteAttrs{Proto: s.Form.Proto, Link: link, Src: s.Form.Src4},
+	}
+	if !a.Is4() {
+		r.Priority, r.Src = s.Form.Metric6, s.Form.Src6
+	}
+	return r
+}
+
+// remote is the route to a prefix elsewhere (facts S-32).
+func (s Settings) remote(p netip.Prefix, via plan.Hops) plan.Route {
+	r := plan.Route{
+		RouteKey:   plan.RouteKey{Dst: p, Table: plan.TableMain, Priority: s.Form.Learned4},
+		RouteAttrs: plan.RouteAttrs{Proto: plan.ProtoBird, Via: via},
+	}
+	if !p.Addr().Is4() {
+		r.Priority = s.Form.Learned6
+	}
+	return r
+}
+
+// blackhole drops what is sent to an address of the node's own block that no
+// workload has (facts S-31). It never has a metric.
+func blackhole(p netip.Prefix) plan.Route {
+	return plan.Route{
+		RouteKey:   plan.RouteKey{Dst: p, Table: plan.TableMain},
+		RouteAttrs: plan.RouteAttrs{Type: plan.Blackhole, Proto: plan.ProtoBird},
+	}
+}
