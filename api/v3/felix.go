@@ -66,8 +66,8 @@ type FelixConfigurationSpec struct {
 	MetadataAddr string `json:"metadataAddr,omitempty"`
 	// MetadataPort: its port; 8775.
 	MetadataPort *int `json:"metadataPort,omitempty"`
-	// OpenstackRegion: the OpenStack region: a DNS label of at most 32 characters less
-	// its prefix, or empty.
+	// OpenstackRegion: the OpenStack region: a DNS label of at most 46 characters, or
+	// empty.
 	OpenstackRegion string `json:"openstackRegion,omitempty"`
 	// InterfacePrefix: a comma-separated list of what names of workload interfaces
 	// begin with; cali.

@@ -1,0 +1,310 @@
+package v3
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/weft-net/weft/internal/selector"
+)
+
+// Validate checks o by the rules of its kind, after [Default]. The error joins one
+// [FieldError] for each thing that is wrong. What needs other objects to decide
+// (overlapping pools, missing filters) is not checked here.
+func Validate(o Object) error {
+	c := checker{object: Describe(o)}
+	c.metadata(o)
+	switch o := o.(type) {
+	case *IPPool:
+		c.ippool(&o.Spec)
+	case *IPReservation:
+		for i, cidr := range o.Spec.ReservedCIDRs {
+			c.prefix(index("spec.reservedCIDRs", i), cidr)
+		}
+	case *IPAMConfiguration:
+		c.ipamConfiguration(&o.Spec)
+	case *IPAMBlock:
+		c.prefix("spec.cidr", o.Spec.CIDR)
+	case *BlockAffinity:
+		c.prefix("spec.cidr", o.Spec.CIDR)
+		c.oneOf("spec.state", string(o.Spec.State), "confirmed", "pending", "pendingDeletion")
+	case *Node:
+		c.node(o)
+	case *WorkloadEndpoint:
+		c.endpoint(o)
+	case *Profile:
+		c.profile(&o.Spec)
+	case *Tier:
+		c.tier(o)
+	case *BGPConfiguration:
+		c.bgpConfiguration(o)
+	case *BGPPeer:
+		c.bgpPeer(&o.Spec)
+	case *FelixConfiguration:
+		c.felix(o)
+	}
+	return errors.Join(c.errs...)
+}
+
+// ValidateUpdate checks what may not change from one version of an object to the
+// next, in addition to [Validate]. Both are of one kind and name.
+func ValidateUpdate(before, after Object) error {
+	c := checker{object: Describe(after)}
+	if b, ok := before.(*IPPool); ok {
+		a := after.(*IPPool)
+		if a.Spec.CIDR != b.Spec.CIDR {
+			c.fail("spec.cidr", a.Spec.CIDR, fmt.Sprintf("must stay %s: delete the pool and make another", b.Spec.CIDR))
+		}
+		if a.Spec.BlockSize != b.Spec.BlockSize {
+			c.fail("spec.blockSize", a.Spec.BlockSize, fmt.Sprintf("must stay %d: delete the pool and make another", b.Spec.BlockSize))
+		}
+	}
+	return errors.Join(c.errs...)
+}
+
+// CheckWritable reports whether a user may write o: some objects are the system's.
+func CheckWritable(o Object) error {
+	c := checker{object: Describe(o)}
+	switch o := o.(type) {
+	case *ClusterInformation, *IPAMBlock, *BlockAffinity, *IPAMHandle:
+		c.fail("", nil, "read-only: the system writes it")
+	case *Profile:
+		if o.Name == DefaultAllowProfile {
+			c.fail("", nil, "read-only: the profile is built in")
+		}
+	}
+	return errors.Join(c.errs...)
+}
+
+// DefaultAllowProfile is the built-in profile that allows everything.
+const DefaultAllowProfile = "projectcalico-default-allow"
+
+// checker collects what is wrong with one object.
+type checker struct {
+	object string
+	errs   []error
+}
+
+func (c *checker) fail(field string, value any, reason string) {
+	c.errs = append(c.errs, &FieldError{Object: c.object, Field: field, Value: valueText(value), Reason: reason})
+}
+
+func index(field string, i int) string { return fmt.Sprintf("%s[%d]", field, i) }
+
+// metadata checks name, namespace, labels and annotations.
+func (c *checker) metadata(o Object) {
+	m := o.Meta()
+	switch o.(type) {
+	case *IPAMBlock, *BlockAffinity, *IPAMHandle, *IPAMConfig:
+		return // named by the system, in etcd not at all
+	case *WorkloadEndpoint:
+		// its name is checked against its fields
+	case *Tier:
+		if !isDNSLabel(m.Name) {
+			c.fail("metadata.name", m.Name, "must be 1 to 63 lower-case letters, digits and inner dashes, no dots")
+		}
+	default:
+		if !isDNSSubdomain(m.Name) {
+			c.fail("metadata.name", m.Name, "must be 1 to 253 lower-case letters, digits, inner dashes and inner dots")
+		}
+	}
+	if !KindOf(o).Namespaced && m.Namespace != "" {
+		c.fail("metadata.namespace", m.Namespace, "must be empty: the kind has no namespaces")
+	}
+	c.labels("metadata.labels", m.Labels)
+	for _, key := range slices.Sorted(maps.Keys(m.Annotations)) {
+		c.qualifiedName("metadata.annotations", key)
+	}
+}
+
+func (c *checker) labels(field string, labels map[string]string) {
+	for _, key := range slices.Sorted(maps.Keys(labels)) {
+		c.qualifiedName(field, key)
+		if value := labels[key]; value != "" && (len(value) > 63 || !isLabelText(value)) {
+			c.fail(field+"["+key+"]", value, "must be at most 63 letters, digits, '-', '_' and '.', with a letter or digit at both ends")
+		}
+	}
+}
+
+// qualifiedName checks a key of labels or annotations: "name" or "domain/name".
+func (c *checker) qualifiedName(field, key string) {
+	domain, name, qualified := strings.Cut(key, "/")
+	if !qualified {
+		domain, name = "", key
+	}
+	if name == "" || len(name) > 63 || !isLabelText(name) || qualified && !isDNSSubdomain(strings.ToLower(domain)) {
+		c.fail(field, key, `must be "name" or "domain/name", the name 1 to 63 letters, digits, '-', '_' and '.', with a letter or digit at both ends`)
+	}
+}
+
+// oneOf allows the listed texts and none.
+func (c *checker) oneOf(field, value string, allowed ...string) {
+	if value != "" && !slices.Contains(allowed, value) {
+		c.fail(field, value, "must be "+orList(allowed))
+	}
+}
+
+// oneOfFold is oneOf in any case.
+func (c *checker) oneOfFold(field, value string, allowed ...string) {
+	if value != "" && !slices.ContainsFunc(allowed, func(a string) bool { return strings.EqualFold(a, value) }) {
+		c.fail(field, value, "must be "+orList(allowed)+", in any case")
+	}
+}
+
+// optional is the text of a field that may be absent.
+func optional(p *string) string {
+	if p == nil {
+		return ""
+	}
+	return *p
+}
+
+func orList(words []string) string {
+	if len(words) < 2 {
+		return strings.Join(words, "")
+	}
+	last := len(words) - 1
+	return strings.Join(words[:last], ", ") + " or " + words[last]
+}
+
+// number checks a range; nil is allowed.
+func (c *checker) number(field string, n *int, low, high int) {
+	if n != nil && (*n < low || *n > high) {
+		c.fail(field, *n, fmt.Sprintf("must be %d to %d", low, high))
+	}
+}
+
+// selector checks the syntax of a selector in which global() may not stand.
+func (c *checker) selector(field, text string) {
+	s, err := selector.Parse(text)
+	if err != nil {
+		c.fail(field, nil, err.Error())
+		return
+	}
+	s.Walk(func(e selector.Expr) {
+		if _, ok := e.(selector.Global); ok {
+			c.fail(field, text, "must not use global(): it is for the namespaceSelector of rules")
+		}
+	})
+}
+
+// families of addresses, as bits.
+type family int
+
+const (
+	ipv4 family = 1 << iota
+	ipv6
+	anyFamily = ipv4 | ipv6
+)
+
+func (f family) String() string { return [...]string{"", "IPv4", "IPv6", "IPv4 or IPv6"}[f] }
+
+func familyOf(a netip.Addr) family {
+	if a.Is4() {
+		return ipv4
+	}
+	return ipv6
+}
+
+// addr checks an address without a prefix length; empty is allowed.
+func (c *checker) addr(field, text string, want family) {
+	if text == "" {
+		return
+	}
+	a, err := netip.ParseAddr(text)
+	if err != nil || familyOf(a)&want == 0 || a.Zone() != "" {
+		c.fail(field, text, fmt.Sprintf("must be an %v address", want))
+	}
+}
+
+// prefix checks a CIDR; its host bits may be set.
+func (c *checker) prefix(field, text string) (netip.Prefix, bool) {
+	p, err := netip.ParsePrefix(text)
+	if err != nil {
+		c.fail(field, text, `must be a prefix such as "10.0.0.0/8" or "fd00::/8"`)
+	}
+	return p, err == nil
+}
+
+// masked checks a CIDR whose host bits are zero.
+func (c *checker) masked(field, text string) (netip.Prefix, bool) {
+	p, ok := c.prefix(field, text)
+	if ok && p.Masked() != p {
+		c.fail(field, text, fmt.Sprintf("must have no bits beyond the prefix length: %v is meant", p.Masked()))
+		return p, false
+	}
+	return p, ok
+}
+
+// addrOrPrefix reads "10.0.0.1" as "10.0.0.1/32".
+func addrOrPrefix(text string) (netip.Prefix, error) {
+	if strings.Contains(text, "/") {
+		return netip.ParsePrefix(text)
+	}
+	a, err := netip.ParseAddr(text)
+	if err != nil {
+		return netip.Prefix{}, err
+	}
+	return a.Prefix(a.BitLen())
+}
+
+// mac checks a hardware address of six bytes; empty is allowed.
+func (c *checker) mac(field, text string) {
+	parts := strings.FieldsFunc(text, func(r rune) bool { return r == ':' || r == '-' })
+	ok := len(parts) == 6 && len(text) == 17
+	for _, p := range parts {
+		_, err := strconv.ParseUint(p, 16, 8)
+		ok = ok && err == nil && len(p) == 2
+	}
+	if text != "" && !ok {
+		c.fail(field, text, `must be six bytes such as "ee:ee:ee:ee:ee:ee"`)
+	}
+}
+
+// interfaceName checks a name of a network interface.
+func (c *checker) interfaceName(field, name string) {
+	if !isInterfaceName(name) {
+		c.fail(field, name, "must be 1 to 15 letters, digits, '.', '_' and '-'")
+	}
+}
+
+func isInterfaceName(s string) bool {
+	return len(s) >= 1 && len(s) <= 15 && consistsOf(s, "._-")
+}
+
+// consistsOf reports whether s has only ASCII letters, digits and the others.
+func consistsOf(s, others string) bool {
+	return strings.IndexFunc(s, func(r rune) bool { return !isAlnum(r) && !strings.ContainsRune(others, r) }) < 0
+}
+
+func isAlnum(r rune) bool {
+	return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9'
+}
+
+// isLabelText reports whether s may be a label's value or name, its length aside.
+func isLabelText(s string) bool {
+	return s != "" && consistsOf(s, "-_.") && isAlnum(rune(s[0])) && isAlnum(rune(s[len(s)-1]))
+}
+
+func isDNSLabel(s string) bool {
+	return len(s) <= 63 && isDNSText(s)
+}
+
+// isDNSSubdomain reports whether s is dot-separated DNS text of 1 to 253 bytes; its
+// parts may be longer than DNS labels, as in Kubernetes.
+func isDNSSubdomain(s string) bool {
+	for part := range strings.SplitSeq(s, ".") {
+		if !isDNSText(part) {
+			return false
+		}
+	}
+	return len(s) <= 253
+}
+
+func isDNSText(s string) bool {
+	return isLabelText(s) && consistsOf(s, "-") && strings.ToLower(s) == s
+}

@@ -1,0 +1,168 @@
+package v3
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/weft-net/weft/internal/selector"
+)
+
+func (c *checker) tier(o *Tier) {
+	order, action, builtin := builtinTier(o.Name)
+	if s := &o.Spec; s.DefaultAction != nil {
+		c.oneOf("spec.defaultAction", string(*s.DefaultAction), "Deny", "Pass")
+		if builtin && *s.DefaultAction != action {
+			c.fail("spec.defaultAction", string(*s.DefaultAction), fmt.Sprintf("must be %s: the tier is built in", action))
+		}
+	}
+	if builtin && o.Spec.Order != nil && *o.Spec.Order != order {
+		c.fail("spec.order", *o.Spec.Order, fmt.Sprintf("must be %g: the tier is built in", order))
+	}
+}
+
+func (c *checker) profile(s *ProfileSpec) {
+	c.labels("spec.labelsToApply", s.LabelsToApply)
+	for i := range s.Ingress {
+		c.rule(index("spec.ingress", i), &s.Ingress[i])
+	}
+	for i := range s.Egress {
+		c.rule(index("spec.egress", i), &s.Egress[i])
+	}
+}
+
+// rule checks what holds in every kind of object that has rules. What only policies
+// must keep (known actions, matching IP versions) is not checked: in profiles Calico
+// takes it, and the datastore may hold it.
+func (c *checker) rule(field string, r *Rule) {
+	c.protocol(field+".protocol", r.Protocol)
+	c.protocol(field+".notProtocol", r.NotProtocol)
+	c.icmp(field+".icmp", r.ICMP)
+	c.icmp(field+".notICMP", r.NotICMP)
+	c.ruleEntity(field+".source", r, &r.Source)
+	c.ruleEntity(field+".destination", r, &r.Destination)
+	c.ruleFamilies(field, r)
+	if r.HTTP != nil {
+		c.http(field+".http", r.HTTP)
+	}
+	if r.Metadata != nil {
+		for _, key := range slices.Sorted(maps.Keys(r.Metadata.Annotations)) {
+			c.qualifiedName(field+".metadata.annotations", key)
+		}
+	}
+}
+
+func (c *checker) protocol(field string, p *Protocol) {
+	switch {
+	case p == nil:
+	case p.Name != "":
+		c.oneOf(field, p.Name, "TCP", "UDP", "ICMP", "ICMPv6", "SCTP", "UDPLite")
+	case p.Number == 0:
+		c.fail(field, p.Number, "must be 1 to 255 or a name")
+	}
+}
+
+func (c *checker) icmp(field string, m *ICMPFields) {
+	if m == nil {
+		return
+	}
+	c.number(field+".type", m.Type, 0, 254)
+	c.number(field+".code", m.Code, 0, 255)
+}
+
+func (c *checker) ruleEntity(field string, r *Rule, e *EntityRule) {
+	c.ports(field+".ports", r.Protocol, e.Ports)
+	c.ports(field+".notPorts", r.Protocol, e.NotPorts)
+	for i, n := range e.Nets {
+		c.masked(index(field+".nets", i), n)
+	}
+	for i, n := range e.NotNets {
+		if p, ok := c.masked(index(field+".notNets", i), n); ok && p.Bits() == 0 {
+			c.fail(index(field+".notNets", i), n, "must not exclude all addresses: the rule would match nothing")
+		}
+	}
+	c.selector(field+".selector", e.Selector)
+	c.selector(field+".notSelector", e.NotSelector)
+	c.namespaceSelector(field+".namespaceSelector", e.NamespaceSelector)
+	if sa := e.ServiceAccounts; sa != nil {
+		c.selector(field+".serviceAccounts.selector", sa.Selector)
+	}
+}
+
+// namespaceSelector allows global() where it stands alone.
+func (c *checker) namespaceSelector(field, text string) {
+	if s, err := selector.Parse(text); err != nil || s.String() != "global()" {
+		c.selector(field, text)
+	}
+}
+
+// ports checks that ports stand with a protocol that has them. A name brings its
+// protocol with it.
+func (c *checker) ports(field string, protocol *Protocol, ports []Port) {
+	numeric := slices.ContainsFunc(ports, func(p Port) bool { return p.Name == "" })
+	switch {
+	case len(ports) == 0:
+	case protocol == nil && numeric:
+		c.fail(field, nil, "numbers and ranges need the rule's protocol TCP, UDP or SCTP")
+	case protocol != nil && !protocol.hasPorts():
+		c.fail(field, nil, "the rule's protocol must be TCP, UDP or SCTP, not "+protocol.String())
+	}
+	for i, p := range ports {
+		if p.Name == "" && p.Min == 0 {
+			c.fail(index(field, i), p.String(), "must be 1 to 65535")
+		}
+	}
+}
+
+// ruleFamilies checks that all prefixes of a rule are of one family, that of
+// ipVersion where it is set.
+func (c *checker) ruleFamilies(field string, r *Rule) {
+	want, because := anyFamily, ""
+	if r.IPVersion != nil && *r.IPVersion == 4 {
+		want, because = ipv4, "ipVersion is 4"
+	} else if r.IPVersion != nil && *r.IPVersion == 6 {
+		want, because = ipv6, "ipVersion is 6"
+	}
+	for _, list := range []struct {
+		field string
+		nets  []string
+	}{
+		{".source.nets", r.Source.Nets},
+		{".source.notNets", r.Source.NotNets},
+		{".destination.nets", r.Destination.Nets},
+		{".destination.notNets", r.Destination.NotNets},
+	} {
+		for i, n := range list.nets {
+			p, err := netip.ParsePrefix(n)
+			if err != nil {
+				continue
+			}
+			if familyOf(p.Addr())&want == 0 {
+				c.fail(index(field+list.field, i), n, fmt.Sprintf("must be %v: %s", want, because))
+				continue
+			}
+			if want == anyFamily {
+				want, because = familyOf(p.Addr()), n+" of the same rule is"
+			}
+		}
+	}
+}
+
+func (c *checker) http(field string, h *HTTPMatch) {
+	for i, p := range h.Paths {
+		path := p.Exact + p.Prefix
+		switch {
+		case p.Exact != "" && p.Prefix != "":
+			c.fail(index(field+".paths", i), nil, "must have exact or prefix, not both")
+		case !strings.HasPrefix(path, "/") || strings.ContainsAny(path, "?#"):
+			c.fail(index(field+".paths", i), path, "must begin with / and have no ? or #")
+		}
+	}
+	for i, m := range h.Methods {
+		if slices.Contains(h.Methods[:i], m) {
+			c.fail(index(field+".methods", i), m, "must stand once")
+		}
+	}
+}
