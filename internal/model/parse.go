@@ -37,6 +37,9 @@ func KeyOf(o v3.Object) (Key, error) {
 // object but has no use for it.
 func Parse(o v3.Object) (Value, error) {
 	v3.Default(o)
+	if err := v3.Validate(o); err != nil {
+		return nil, err
+	}
 	switch o := o.(type) {
 	case *v3.IPPool:
 		return parsePool(o)

@@ -1,0 +1,67 @@
+package run
+
+import (
+	"context"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestListen(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "dir", "s")
+	l, err := Listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if st, err := os.Stat(path); err != nil || st.Mode().Perm() != fs.FileMode(0o600) {
+		t.Fatalf("mode %v, %v; want 0600", st.Mode(), err)
+	}
+	if _, err := Listen(path); err == nil || !strings.Contains(err.Error(), "another process") {
+		t.Fatalf("second listener: %v", err)
+	}
+	_ = l.Close()
+	l, err = Listen(path)
+	if err != nil {
+		t.Fatalf("after the first is dead: %v", err)
+	}
+	_ = l.Close()
+}
+
+func TestPages(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := Listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() {
+		done <- Pages(ctx, l, func() Health { return Health{} }, func() any { return map[string]int{"a": 1} })
+	}()
+	var got map[string]int
+	if err := Fetch(t.Context(), path, &got); err != nil || got["a"] != 1 {
+		t.Fatalf("got %v, %v", got, err)
+	}
+	cancel()
+	if err := <-done; err == nil {
+		t.Fatal("want the context's error")
+	}
+	if _, err := net.Dial("unix", path); err == nil {
+		t.Fatal("still answers")
+	}
+}
+
+func TestParseLevel(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]string{"": "INFO", "DEBUG": "DEBUG", "Warning": "WARN", "fatal": "ERROR", "loud": ""} {
+		got, err := ParseLevel(in)
+		if (err != nil) != (want == "") || err == nil && got.String() != want {
+			t.Errorf("%q: got %v, %v; want %q", in, got, err, want)
+		}
+	}
+}

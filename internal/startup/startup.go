@@ -1,0 +1,158 @@
+// Package startup prepares a node before its agent runs: it settles the node's
+// name, finds its addresses, makes sure that no other node holds them, writes
+// the Node record and creates the default pools. It is the job of Calico's
+// node start-up and address monitor.
+//
+//	environment ── SettingsFrom ──► Settings
+//	links       ── Rank ──► candidates ──► address ──► Node record
+//
+// All decisions are functions of settings, links and records; [Prepare] is the
+// shell that reads and writes the store around them. Only [Links] and
+// [SourceTo] look at the machine.
+//
+// Deliberately not here: routes, BGP and pods. They are the agent's, which
+// reads the record that this package writes as any other node does.
+//
+// Invariant: a node whose address another node holds does not start, and a
+// pool that exists is never changed.
+package startup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+
+	v3 "github.com/weft-net/weft/api/v3"
+	"github.com/weft-net/weft/internal/model"
+	"github.com/weft-net/weft/internal/store"
+)
+
+// ConflictAnnotation is set on a Node that refused to start because another
+// node holds its address; the value says which address and which node. It is
+// removed when the node starts.
+const ConflictAnnotation = "weft.net/address-conflict"
+
+// Host is what start-up asks the machine.
+type Host struct {
+	// Links lists the interfaces in the kernel's order.
+	Links func() ([]Link, error)
+	// SourceTo is the source address the kernel would use towards a name or
+	// an address, in that family.
+	SourceTo func(ctx context.Context, dst string, v6 bool) (netip.Addr, error)
+}
+
+// Prepare makes the node known: it writes the Node record with the addresses
+// that s asks for, and creates the default pools where there are none. It
+// returns the record. Nothing is written when an address can't be found.
+func Prepare(ctx context.Context, st store.Store, s Settings, host Host, log *slog.Logger) (model.Node, error) {
+	links, err := host.Links()
+	if err != nil {
+		return model.Node{}, fmt.Errorf("startup: list interfaces: %w", err)
+	}
+	node, err := Record(ctx, st, s, host, links, log)
+	if err != nil {
+		return model.Node{}, err
+	}
+	return node, createDefaultPools(ctx, st, s, node, links, log)
+}
+
+// Record finds the node's addresses and makes its record say so. It is called
+// again every Settings.PollInterval; a record that is right is not written.
+func Record(ctx context.Context, st store.Store, s Settings, host Host, links []Link, log *slog.Logger) (model.Node, error) {
+	// Another writer (the CLI, a second start) may change the record meanwhile.
+	for {
+		node, err := writeRecord(ctx, st, s, host, links, log)
+		if !errors.Is(err, store.ErrConflict) && !errors.Is(err, store.ErrExists) {
+			return node, err
+		}
+	}
+}
+
+func writeRecord(ctx context.Context, st store.Store, s Settings, host Host, links []Link, log *slog.Logger) (model.Node, error) {
+	key := model.Key{Kind: model.KindNode, Name: s.Node}
+	verb := store.Update
+	old, err := st.Get(ctx, key)
+	if errors.Is(err, store.ErrNotFound) {
+		fresh, _ := v3.New(string(model.KindNode))
+		fresh.Meta().Name = s.Node
+		old, verb = store.New(fresh), store.Create
+	} else if err != nil {
+		return model.Node{}, fmt.Errorf("startup: read node %s: %w", s.Node, err)
+	}
+	stored, ok := old.Object.(*v3.Node)
+	if !ok {
+		return model.Node{}, fmt.Errorf("startup: read node %s: got a %T", s.Node, old.Object)
+	}
+	want, err := desired(ctx, *stored, s, host, links)
+	if err != nil {
+		return model.Node{}, err
+	}
+	owner, taken, err := conflict(ctx, st, s, want)
+	if err != nil {
+		return model.Node{}, err
+	}
+	if owner != "" {
+		want.Spec.BGP = withoutAddresses(want.Spec.BGP)
+		want.Spec.Addresses = withoutType(want.Spec.Addresses, v3.AddressCalicoNodeIP)
+		want.Annotations = with(want.Annotations, ConflictAnnotation, fmt.Sprintf("%v is the address of node %s", taken, owner))
+	}
+	if verb == store.Create || !equal(*stored, want) {
+		if _, err := st.Commit(ctx, store.Op{Verb: verb, Object: old.With(&want)}); err != nil {
+			return model.Node{}, fmt.Errorf("startup: write node %s: %w", s.Node, err)
+		}
+		log.Info("wrote node record", "node", s.Node)
+	}
+	if owner != "" {
+		return model.Node{}, &ConflictError{Node: s.Node, Addr: taken, Owner: owner}
+	}
+	v, err := model.Parse(&want)
+	if err != nil {
+		return model.Node{}, fmt.Errorf("startup: node %s: %w", s.Node, err)
+	}
+	return v.(model.Node), nil
+}
+
+// ConflictError says that another node holds the address of this one.
+type ConflictError struct {
+	Node, Owner string
+	Addr        netip.Addr
+}
+
+// Error implements error.
+func (e *ConflictError) Error() string {
+	return fmt.Sprintf("startup: node %s: address %v is that of node %s: give this node another (IP, IP_AUTODETECTION_METHOD), delete the other node, or set DISABLE_NODE_IP_CHECK=true", e.Node, e.Addr, e.Owner)
+}
+
+// conflict finds another node with an address of want.
+func conflict(ctx context.Context, st store.Store, s Settings, want v3.Node) (owner string, taken netip.Addr, err error) {
+	if s.SkipAddressCheck || want.Spec.BGP == nil {
+		return "", netip.Addr{}, nil
+	}
+	mine := map[netip.Addr]bool{}
+	for _, text := range []string{want.Spec.BGP.IPv4Address, want.Spec.BGP.IPv6Address} {
+		if p, err := netip.ParsePrefix(text); err == nil {
+			mine[p.Addr()] = true
+		}
+	}
+	// A node that can't be parsed can't be compared with; it does not take
+	// part in routing either.
+	others, listErr := st.List(ctx, model.KindNode, "")
+	if listErr != nil && len(others) == 0 {
+		return "", netip.Addr{}, fmt.Errorf("startup: list nodes: %w", listErr)
+	}
+	for _, o := range others {
+		v, err := model.Parse(o.Object)
+		other, ok := v.(model.Node)
+		if err != nil || !ok || other.Name == s.Node {
+			continue
+		}
+		for _, p := range []netip.Prefix{other.IPv4, other.IPv6} {
+			if mine[p.Addr()] {
+				return other.Name, p.Addr(), nil
+			}
+		}
+	}
+	return "", netip.Addr{}, nil
+}
