@@ -26,11 +26,12 @@ func Decode(data []byte) (Object, error) {
 
 // DecodeAll reads a file: YAML documents separated by "---" lines, each an object
 // or a list of objects. Empty documents are passed over, except that the first
-// must not be empty. It is all or nothing: one bad document fails the file, and the
-// error says which by its number from 1.
+// must not be empty. It is all or nothing: one bad document fails the file, and if
+// there are several, the error says which by its number from 1.
 func DecodeAll(data []byte) ([]Object, error) {
 	var objects []Object
-	for i, doc := range documents(data) {
+	docs := documents(data)
+	for i, doc := range docs {
 		tree, err := parseYAML(doc)
 		if err == nil && tree == nil && i > 0 {
 			continue
@@ -49,8 +50,11 @@ func DecodeAll(data []byte) ([]Object, error) {
 			}
 			objects = append(objects, o)
 		}
+		if err != nil && len(docs) > 1 {
+			err = fmt.Errorf("document %d: %w", i+1, err)
+		}
 		if err != nil {
-			return nil, fmt.Errorf("document %d: %w", i+1, err)
+			return nil, err
 		}
 	}
 	return objects, nil

@@ -113,8 +113,6 @@ type FelixConfigurationSpec struct {
 	// ServiceLoopPrevention: Drop, Reject or Disabled: what happens to traffic for
 	// unused service addresses; Drop.
 	ServiceLoopPrevention string `json:"serviceLoopPrevention,omitempty"`
-	// KubeNodePortRanges: the node ports of services, at most 7 entries; 30000:32767.
-	KubeNodePortRanges []Port `json:"kubeNodePortRanges,omitzero"`
 
 	// Logs.
 
@@ -244,8 +242,10 @@ type FelixConfigurationSpec struct {
 	// FailsafeOutboundHostPorts: the same for what the host sends.
 	FailsafeOutboundHostPorts []ProtoPort `json:"failsafeOutboundHostPorts,omitzero"`
 
-	// Source NAT.
+	// Node ports and source NAT.
 
+	// KubeNodePortRanges: the node ports of services, at most 7 entries; 30000:32767.
+	KubeNodePortRanges []Port `json:"kubeNodePortRanges,omitzero"`
 	// NATPortRange: the source ports of outgoing NAT; nil leaves the choice to the
 	// kernel.
 	NATPortRange *Port `json:"natPortRange,omitempty"`

@@ -115,13 +115,14 @@ func ParseWorkloadEndpointName(name string) (EndpointID, error) {
 }
 
 // splitName cuts a name at its single dashes and undoubles the others. Of three
-// dashes the first two are one dash of the part before.
+// dashes the first two are one dash of the part before; a dash that begins the name
+// belongs to the first part.
 func splitName(name string) []string {
 	var parts []string
 	var b strings.Builder
 	for i := 0; i < len(name); i++ {
 		switch {
-		case name[i] != '-':
+		case name[i] != '-' || i == 0 && !strings.HasPrefix(name, "--"):
 			b.WriteByte(name[i])
 		case i+1 < len(name) && name[i+1] == '-':
 			b.WriteByte('-')

@@ -187,7 +187,7 @@ func (c *checker) selector(field, text string) {
 	}
 	s.Walk(func(e selector.Expr) {
 		if _, ok := e.(selector.Global); ok {
-			c.fail(field, text, "must not use global(): it is for the namespaceSelector of rules")
+			c.fail(field, text, "must not use global(): it is for the namespaceSelector of a rule")
 		}
 	})
 }

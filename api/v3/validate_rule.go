@@ -34,8 +34,8 @@ func (c *checker) profile(s *ProfileSpec) {
 }
 
 // rule checks what holds in every kind of object that has rules. What only policies
-// must keep (known actions, matching IP versions) is not checked: in profiles Calico
-// takes it, and the datastore may hold it.
+// must keep (known actions, protocols that fit the IP version, the place of global())
+// is not checked: in profiles Calico takes it, and the datastore may hold it.
 func (c *checker) rule(field string, r *Rule) {
 	c.protocol(field+".protocol", r.Protocol)
 	c.protocol(field+".notProtocol", r.NotProtocol)
@@ -83,18 +83,18 @@ func (c *checker) ruleEntity(field string, r *Rule, e *EntityRule) {
 			c.fail(index(field+".notNets", i), n, "must not exclude all addresses: the rule would match nothing")
 		}
 	}
-	c.selector(field+".selector", e.Selector)
-	c.selector(field+".notSelector", e.NotSelector)
-	c.namespaceSelector(field+".namespaceSelector", e.NamespaceSelector)
+	c.ruleSelector(field+".selector", e.Selector)
+	c.ruleSelector(field+".notSelector", e.NotSelector)
+	c.ruleSelector(field+".namespaceSelector", e.NamespaceSelector)
 	if sa := e.ServiceAccounts; sa != nil {
-		c.selector(field+".serviceAccounts.selector", sa.Selector)
+		c.ruleSelector(field+".serviceAccounts.selector", sa.Selector)
 	}
 }
 
-// namespaceSelector allows global() where it stands alone.
-func (c *checker) namespaceSelector(field, text string) {
-	if s, err := selector.Parse(text); err != nil || s.String() != "global()" {
-		c.selector(field, text)
+// ruleSelector checks the syntax only: Calico takes global() anywhere in a profile.
+func (c *checker) ruleSelector(field, text string) {
+	if _, err := selector.Parse(text); err != nil {
+		c.fail(field, nil, err.Error())
 	}
 }
 

@@ -1,0 +1,156 @@
+package v3
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+)
+
+type validationCase struct {
+	ID, Kind, About string
+	Before          []string
+	Input           string
+	Verdict, Stage  string
+	Fields          []string
+	Error           string
+}
+
+// laterKinds are in the fixtures but not in this package yet.
+func laterKinds() []string {
+	return []string{
+		"BGPFilter", "CalicoNodeStatus", "GlobalNetworkPolicy", "GlobalNetworkSet", "HostEndpoint",
+		"KubeControllersConfiguration", "NetworkPolicy", "NetworkSet", "StagedGlobalNetworkPolicy",
+		"StagedKubernetesNetworkPolicy", "StagedNetworkPolicy",
+	}
+}
+
+// judge does what an apply does, short of storing.
+func judge(input string, before []string) error {
+	objects, err := DecodeAll([]byte(input))
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, o := range objects {
+		Default(o)
+		errs = append(errs, Validate(o), CheckWritable(o))
+		for _, text := range before {
+			old, err := Decode([]byte(text))
+			if err == nil && KindOf(old).Name == KindOf(o).Name && old.Meta().Name == o.Meta().Name {
+				Default(old)
+				errs = append(errs, ValidateUpdate(old, o))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Calico's verdict on the same documents, and the fields it complains about.
+func TestCalicoAgreesOnValidity(t *testing.T) {
+	t.Parallel()
+	ran := 0
+	for _, c := range readLines[validationCase](t, "validation/cases.jsonl") {
+		if slices.ContainsFunc(laterKinds(), func(k string) bool { return strings.Contains(c.Input, "kind: "+k+"\n") }) {
+			continue
+		}
+		ran++
+		err := judge(c.Input, c.Before)
+		switch {
+		case (err == nil) != (c.Verdict == "accept"):
+			t.Errorf("%s (%s): error %v, want %s: %s", c.ID, c.About, err, c.Verdict, c.Error)
+		case err == nil:
+		case c.Stage == "fields" && !sameFields(FieldErrors(err), c.Fields):
+			t.Errorf("%s (%s): error %v, want fields %v", c.ID, c.About, err, c.Fields)
+		}
+	}
+	if ran < 190 {
+		t.Errorf("%d cases ran, want all of our kinds", ran)
+	}
+}
+
+// sameFields compares the last names of paths in any case. Calico's rules about a
+// whole object name spec or the kind only; ours name the field at fault.
+func sameFields(got []*FieldError, want []string) bool {
+	has := func(name string) bool {
+		return slices.ContainsFunc(got, func(e *FieldError) bool { return slices.Contains(names(e.Field), name) })
+	}
+	for _, field := range want {
+		name := names(field)[len(names(field))-1]
+		_, isKind := KindByName(name)
+		switch {
+		case name == "spec" || isKind:
+		case name == "externalnodescidrlist":
+			name = "externalnodeslist" // Calico gives the Go name
+			fallthrough
+		default:
+			if !has(name) {
+				return false
+			}
+		}
+	}
+	return len(got) > 0
+}
+
+// names cuts "spec.ports[0].name" and "Metadata.Labels (value)" into lower-case names.
+func names(path string) []string {
+	path, _, _ = strings.Cut(strings.ToLower(path), " ")
+	parts := strings.Split(path, ".")
+	for i, p := range parts {
+		parts[i], _, _ = strings.Cut(p, "[")
+	}
+	return parts
+}
+
+func TestErrorsSayWhatWhereWhy(t *testing.T) {
+	t.Parallel()
+	const pool = "apiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata: {name: p}\nspec: "
+	for input, want := range map[string]string{
+		pool + "{cidr: 10.0.0.0/16, blockSize: 33}":        "ippool p: spec.blockSize: 33: must be 20 to 32 for IPv4",
+		pool + "{cidr: fd00::/64, blockSize: 26}":          "ippool p: spec.blockSize: 26: must be 116 to 128 for IPv6",
+		pool + "{cidr: 10.0.0.1/16}":                       `ippool p: spec.cidr: "10.0.0.1/16": must have no bits beyond the prefix length: 10.0.0.0/16 is meant`,
+		pool + "{cidr: 10.0.0.0/16, blokSize: 26}":         "ippool p: spec.blokSize: unknown field: is blockSize meant?",
+		pool + "{cidr: 10.0.0.0/16, blockSize: many}":      `ippool p: spec.blockSize: "many": must be an integer of 64 bits`,
+		pool + "{cidr: 10.0.0.0/16, allowedUses: Any}":     `ippool p: spec.allowedUses: "Any": must be a list`,
+		pool + "{cidr: 10.0.0.0/16, nodeSelector: 'a'}":    `ippool p: spec.nodeSelector: selector: "a": invalid selector: unexpected end, want an operator: ==, !=, in, not in, contains, starts with, ends with`,
+		pool + "{cidr: 10.0.0.0/16, CIDR: 10.0.0.0/8}":     "ippool p: spec.cidr: given twice, in different case: must stand once as cidr",
+		"apiVersion: projectcalico.org/v3\nkind: ippool\n": `decode: kind: "ippool" is unknown: must be IPPool`,
+		"apiVersion: projectcalico.org/v1\nkind: IPPool\n": `decode: IPPool: apiVersion: "projectcalico.org/v1": must be projectcalico.org/v3`,
+		"apiVersion: v1\nkind: List\nitems: []\n":          "decode: kind: List is not supported: separate the objects by lines of ---",
+		"hello":                                 "decode: the document is text: must have apiVersion, kind, metadata and spec",
+		"":                                      "decode: the document is empty: must have apiVersion, kind, metadata and spec",
+		"a: 1\na: 2\n":                          `decode: not valid YAML or JSON: unmarshal errors: line 2: key "a" already set in map`,
+		pool + "{cidr: 10.0.0.0/16}\n---\na: 1": "document 2: decode: kind: missing: must be a kind such as IPPool",
+	} {
+		if err := judge(input, nil); fmt.Sprint(err) != want {
+			t.Errorf("%q:\n got %v\nwant %s", input, err, want)
+		}
+	}
+}
+
+func TestOverlappingPools(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct{ pools, want string }{
+		"none":            {"a 10.0.0.0/16, b 10.1.0.0/16, c fd00::/64", ""},
+		"inside":          {"a 10.0.0.0/16, b 10.0.128.0/24", "b in a"},
+		"around":          {"a 10.0.128.0/24, b 10.0.0.0/16", "b in a"},
+		"same, v6":        {"b fd00::/64, a fd00::/64", "b in a"},
+		"loser is silent": {"a 10.0.0.0/24, b 10.0.0.0/16, c 10.0.9.0/24", "b in a"},
+		"unreadable":      {"a 10.0.0.0/16, b ten", ""},
+	} {
+		var pools []*IPPool
+		for text := range strings.SplitSeq(tt.pools, ", ") {
+			p := new(IPPool)
+			p.Name, p.Spec.CIDR, _ = strings.Cut(text, " ")
+			pools = append(pools, p)
+		}
+		var got []string
+		for _, o := range OverlappingPools(pools) {
+			got = append(got, o.Other.Name+" in "+o.Holder.Name)
+		}
+		if s := strings.Join(got, ", "); s != tt.want {
+			t.Errorf("%s: %q, want %q", name, s, tt.want)
+		}
+	}
+}
