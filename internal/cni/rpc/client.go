@@ -10,8 +10,14 @@ import (
 	"time"
 )
 
-// ErrNoAgent is wrapped by a [Client]'s errors when nobody answers on the socket.
-var ErrNoAgent = errors.New("the node agent does not answer")
+var (
+	// ErrNoAgent is wrapped by a [Client]'s errors when nobody listens on the
+	// socket. Nothing was asked.
+	ErrNoAgent = errors.New("no node agent")
+	// ErrLost is wrapped by a [Client]'s errors when the agent went away before it
+	// answered. It may have done what was asked, in whole or in part.
+	ErrLost = errors.New("the node agent went away")
+)
 
 // Client is the agent behind a socket. It may be used by several goroutines;
 // each call makes its own connection.
@@ -97,7 +103,7 @@ func (c Client) call(ctx context.Context, verb string, in, out any) error {
 	case ctx.Err() != nil:
 		return fmt.Errorf("agent: %s: %s: no answer in time: %w", socket, verb, context.Cause(ctx))
 	case err != nil:
-		return fmt.Errorf("agent: %s: %s: %w: %w", socket, verb, ErrNoAgent, reason(err))
+		return fmt.Errorf("agent: %s: %s: %w: %w", socket, verb, ErrLost, reason(err))
 	}
 	return answer.into(out)
 }

@@ -1,0 +1,196 @@
+package cni
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/weft-net/weft/internal/cni/rpc"
+)
+
+// hostHandle is a netlink handle in the node's namespace.
+func hostHandle() (*netlink.Handle, error) {
+	nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("netlink: %w", err)
+	}
+	return nl, nil
+}
+
+// add attaches the container and prints the result.
+func (c *call) add(ctx context.Context) error {
+	if err := c.resolve(); err != nil {
+		return err
+	}
+	if c.conf.IPAM.Type == "" && len(c.req.Endpoint.Given) == 0 {
+		return confError("ipam.type: missing; calico-ipam, host-local or another IPAM plugin is wanted")
+	}
+	v, err := c.veth()
+	if err != nil {
+		return err
+	}
+	if v.ns, err = openNetns(c.cmd.Netns); err != nil {
+		return err
+	}
+	defer v.ns.close()
+	nl, err := hostHandle()
+	if err != nil {
+		return err
+	}
+	defer nl.Close()
+	if err := c.queue.Settle(ctx, c.attachment(), c.agent.Del); err != nil {
+		return err
+	}
+	result, err := c.attach(ctx, nl, v)
+	if err != nil {
+		return err
+	}
+	return c.printResult(result)
+}
+
+// veth is the pair that the configuration describes, without its namespace.
+func (c *call) veth() (veth, error) {
+	mtu, err := c.conf.mtu(c.mtuFile)
+	e := c.req.Endpoint
+	return veth{host: e.HostLink, name: c.cmd.IfName, mac: e.MAC, mtu: mtu, queues: c.conf.NumQueues}, err
+}
+
+// attach makes the interface and gets its addresses, both at once: the agent
+// needs the link only when it has assigned. On an error it undoes both.
+func (c *call) attach(ctx context.Context, nl *netlink.Handle, v veth) (*types100.Result, error) {
+	delegated := c.conf.delegates() && len(c.req.Endpoint.Given) == 0
+	if delegated {
+		given, err := c.delegateAdd(ctx, nl, v)
+		if err != nil {
+			return nil, err
+		}
+		c.req.Endpoint.Given = given
+	}
+	answer := make(chan agentAnswer, 1)
+	asking, withdraw := context.WithCancel(ctx)
+	defer withdraw()
+	go func() {
+		r, err := c.agent.Add(asking, c.req)
+		answer <- agentAnswer{r, err}
+	}()
+	kept, err := v.make(nl)
+	if err == nil {
+		err = c.prepare(v)
+	}
+	if err != nil {
+		withdraw()
+	}
+	got := <-answer
+	if err == nil {
+		err = got.err
+	}
+	if err == nil {
+		err = c.finish(nl, v, got.AddResponse)
+	}
+	if err != nil {
+		return nil, errors.Join(err, c.undo(nl, v, kept, delegated, got.err))
+	}
+	return c.result(v, got.Addrs), nil
+}
+
+type agentAnswer struct {
+	rpc.AddResponse
+	err error
+}
+
+// prepare configures the container's end as far as it is known before the
+// agent answers.
+func (c *call) prepare(v veth) error {
+	f := families{v4: c.req.Address.IPv4, v6: c.req.Address.IPv6}
+	if len(c.req.Address.Exact) > 0 {
+		f = families{}
+	}
+	for _, a := range c.req.Address.Exact {
+		f.v4, f.v6 = f.v4 || a.Is4(), f.v6 || a.Is6()
+	}
+	given := familiesOf(c.req.Endpoint.Given)
+	f.v4, f.v6 = f.v4 || given.v4, f.v6 || given.v6
+	return v.ns.do(func(nl *netlink.Handle) error {
+		return v.prepare(nl, f, c.routes(), c.conf.Container.AllowIPForwarding)
+	})
+}
+
+// finish gives the container's end what the agent answered.
+func (c *call) finish(nl *netlink.Handle, v veth, r rpc.AddResponse) error {
+	if len(r.Addrs) == 0 {
+		return &rpc.Error{Code: rpc.CodeNoAddress, Msg: "agent: no address was assigned; assign_ipv4 and assign_ipv6 are both off"}
+	}
+	if v.mtu == 0 {
+		if err := v.setMTU(nl, r.MTU); err != nil {
+			return err
+		}
+	}
+	return v.ns.do(func(nl *netlink.Handle) error { return v.addAddrs(nl, r.Addrs) })
+}
+
+// routes are the destinations that the container reaches through its gateway:
+// those of the configuration's IPAM section, else everything.
+func (c *call) routes() []netip.Prefix {
+	var out []netip.Prefix
+	if len(c.conf.IPAM.Routes) == 0 || c.conf.IncludeDefaultRoutes {
+		out = append(out, netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0))
+	}
+	for _, r := range c.conf.IPAM.Routes {
+		out = append(out, r.Dst)
+	}
+	return out
+}
+
+// undo takes back a failed ADD; asked is how the agent's own part went. A pair
+// that was there before this ADD belongs to one that succeeded, and stays.
+func (c *call) undo(nl *netlink.Handle, v veth, kept, delegated bool, asked error) error {
+	if kept {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), rpc.Budget)
+	defer cancel()
+	var errs []error
+	if inPod, ours, err := v.find(nl); err == nil && inPod != nil && ours {
+		errs = append(errs, v.removeHost(nl))
+	}
+	if !errors.Is(asked, rpc.ErrNoAgent) {
+		errs = append(errs, c.tellOrQueue(ctx, c.delRequest()))
+	}
+	if delegated {
+		errs = append(errs, c.delegateDel(ctx))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("and to undo it: %w", err)
+	}
+	return nil
+}
+
+// result is what the runtime sees. Its addresses are the interface's own,
+// without the prefix length of the block they came from.
+func (c *call) result(v veth, addrs []netip.Prefix) *types100.Result {
+	r := &types100.Result{
+		CNIVersion: types100.ImplementedSpecVersion,
+		Interfaces: []*types100.Interface{
+			{Name: v.host, Mac: hostMAC},
+			{Name: v.name, Mac: v.mac, Sandbox: v.ns.path},
+		},
+	}
+	for _, a := range addrs {
+		r.IPs = append(r.IPs, &types100.IPConfig{Interface: types100.Int(1), Address: *ipNet(single(a.Addr())), Gateway: gatewayOf(a.Addr())})
+	}
+	return r
+}
+
+// gatewayOf is the gateway of addr's family.
+func gatewayOf(addr netip.Addr) net.IP {
+	if addr.Is4() {
+		return gateway4.AsSlice()
+	}
+	return gateway6.AsSlice()
+}

@@ -1,0 +1,69 @@
+package cni
+
+import (
+	"fmt"
+	"runtime"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"github.com/weft-net/weft/internal/cni/rpc"
+)
+
+// codeInvalidNetns is the CNI code for a namespace that cannot be used.
+const codeInvalidNetns uint = 8
+
+// podNetns is the open network namespace of a container.
+type podNetns struct {
+	path string
+	fd   netns.NsHandle
+}
+
+// openNetns opens the namespace at path. It must be one, and not our own.
+func openNetns(path string) (podNetns, error) {
+	fd, err := netns.GetFromPath(path)
+	if err != nil {
+		return podNetns{}, fmt.Errorf("netns %s: %w", path, err)
+	}
+	p := podNetns{path: path, fd: fd}
+	kind, err := unix.IoctlRetInt(int(fd), unix.NS_GET_NSTYPE)
+	if err != nil || kind != unix.CLONE_NEWNET {
+		p.close()
+		return podNetns{}, &rpc.Error{Code: codeInvalidNetns, Msg: fmt.Sprintf("netns %s: not a network namespace", path)}
+	}
+	own, err := netns.GetFromPath("/proc/thread-self/ns/net")
+	if err != nil {
+		p.close()
+		return podNetns{}, fmt.Errorf("netns: own: %w", err)
+	}
+	defer own.Close()
+	if own.Equal(fd) {
+		p.close()
+		return podNetns{}, &rpc.Error{Code: codeInvalidNetns, Msg: fmt.Sprintf("netns %s: is the node's own namespace", path)}
+	}
+	return p, nil
+}
+
+func (p podNetns) close() { _ = p.fd.Close() }
+
+// do runs f inside the namespace, on a thread of its own that dies afterwards,
+// with a netlink handle of that namespace.
+func (p podNetns) do(f func(nl *netlink.Handle) error) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread stays in the namespace
+		done <- func() error {
+			if err := netns.Set(p.fd); err != nil {
+				return fmt.Errorf("netns %s: enter: %w", p.path, err)
+			}
+			nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+			if err != nil {
+				return fmt.Errorf("netns %s: netlink: %w", p.path, err)
+			}
+			defer nl.Close()
+			return f(nl)
+		}()
+	}()
+	return <-done
+}
