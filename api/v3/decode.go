@@ -125,7 +125,7 @@ func documents(data []byte) [][]byte {
 		if !first || !onlyComments(doc) {
 			docs = append(docs, doc)
 		}
-		first, doc = false, slices.Clone(rest)
+		first, doc = false, slices.Clone(bytes.TrimLeft(rest, " \t"))
 	}
 	return append(docs, doc)
 }

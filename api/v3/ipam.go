@@ -82,9 +82,9 @@ type IPAMBlockSpec struct {
 // AllocationAttribute says who holds an address.
 type AllocationAttribute struct {
 	// HandleID is the handle; nil when none was given.
-	HandleID *string `json:"handle_id"`
+	HandleID *string `json:"handle_id,omitempty"`
 	// ActiveOwnerAttrs describes the holder: node, namespace, pod, type, timestamp.
-	ActiveOwnerAttrs map[string]string `json:"secondary"`
+	ActiveOwnerAttrs map[string]string `json:"secondary,omitempty"`
 	// AlternateOwnerAttrs describes a second holder while a virtual machine moves.
 	AlternateOwnerAttrs map[string]string `json:"alternateOwnerAttrs,omitempty"`
 	// ReleasedAt is when the address was released and began to cool down; nil while

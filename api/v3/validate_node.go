@@ -118,16 +118,20 @@ func (c *checker) endpointPort(field string, p WorkloadEndpointPort) {
 	if !p.Protocol.hasPorts() {
 		c.fail(field+".protocol", p.Protocol.String(), "must be TCP, UDP or SCTP")
 	}
-	switch {
-	case p.Name == "" && p.HostPort == 0:
-		c.fail(field+".name", nil, "must be set unless hostPort is")
-	case p.Name != "" && !isPortName(p.Name):
-		c.fail(field+".name", p.Name, "must be 1 to 128 letters, digits, '_', '.' and '-'")
+	if p.Name != "" || p.HostPort == 0 {
+		c.portName(field+".name", p.Name)
 	}
 	if p.Port == 0 {
 		c.fail(field+".port", p.Port, "must be 1 to 65535")
 	}
 	c.addr(field+".hostIP", p.HostIP, anyFamily)
+}
+
+// portName checks a name by the rules for names of services (RFC 6335).
+func (c *checker) portName(field, name string) {
+	if len(name) > 15 || !isDNSText(name) || isDigits(strings.ReplaceAll(name, "-", "")) || strings.Contains(name, "--") {
+		c.fail(field, name, "must be 1 to 15 lower-case letters, digits and single inner dashes, with a letter")
+	}
 }
 
 // hasPorts reports whether packets of the protocol have ports that rules can match.

@@ -110,7 +110,9 @@ func (c *checker) ports(field string, protocol *Protocol, ports []Port) {
 		c.fail(field, nil, "the rule's protocol must be TCP, UDP or SCTP, not "+protocol.String())
 	}
 	for i, p := range ports {
-		if p.Name == "" && p.Min == 0 {
+		if p.Name != "" {
+			c.portName(index(field, i), p.Name)
+		} else if p.Min == 0 {
 			c.fail(index(field, i), p.String(), "must be 1 to 65535")
 		}
 	}

@@ -138,6 +138,9 @@ func (p *Port) UnmarshalJSON(data []byte) error {
 	if err != nil {
 		return fmt.Errorf("port: %w", err)
 	}
+	if data[0] != '"' && !isDigits(s) {
+		return fmt.Errorf("port: %s: must be 0 to 65535", s)
+	}
 	*p, err = ParsePort(s)
 	return err
 }
@@ -188,10 +191,7 @@ func isDigits(s string) bool {
 	return s != "" && strings.Trim(s, "0123456789") == ""
 }
 
-// isPortName reports whether s can name a port.
+// isPortName reports whether s can be read as the name of a port.
 func isPortName(s string) bool {
-	ok := func(r rune) bool {
-		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("_.-", r)
-	}
-	return len(s) >= 1 && len(s) <= 128 && strings.IndexFunc(s, func(r rune) bool { return !ok(r) }) < 0
+	return len(s) >= 1 && len(s) <= 128 && consistsOf(s, "_.-")
 }
