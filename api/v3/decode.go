@@ -63,18 +63,31 @@ func DecodeAll(data []byte) ([]Object, error) {
 // DecodeStored reads a value of the datastore. Unlike [Decode] it passes over fields
 // that the kind does not have; [Merge] keeps them.
 func DecodeStored(data []byte) (Object, error) {
-	var head struct{ Kind, APIVersion string }
-	if err := json.Unmarshal(data, &head); err != nil {
-		return nil, fmt.Errorf("decode: stored value is no JSON object: %w", err)
+	kind, version, ok := storedHead(data)
+	if !ok {
+		var head struct{ Kind, APIVersion string }
+		if err := json.Unmarshal(data, &head); err != nil {
+			return nil, fmt.Errorf("decode: stored value is no JSON object: %w", err)
+		}
+		kind, version = head.Kind, head.APIVersion
 	}
-	o, err := newObject(head.Kind, head.APIVersion)
+	o, err := newObject(kind, version)
 	if err != nil {
 		return nil, err
 	}
 	if err := json.Unmarshal(data, o); err != nil {
-		return nil, fmt.Errorf("decode: %s: %w", head.Kind, err)
+		return nil, fmt.Errorf("decode: %s: %w", kind, err)
 	}
 	return o, nil
+}
+
+// storedHead reads kind and version of a value in the form that [Encode] gives it,
+// in which they come first; so most values are parsed once only.
+func storedHead(data []byte) (kind, version string, ok bool) {
+	rest, ok1 := bytes.CutPrefix(data, []byte(`{"kind":"`))
+	k, rest, ok2 := bytes.Cut(rest, []byte(`","apiVersion":"`))
+	v, _, ok3 := bytes.Cut(rest, []byte(`"`))
+	return string(k), string(v), ok1 && ok2 && ok3 && consistsOf(string(k), "")
 }
 
 // Encode returns o as the datastore keeps it: JSON with fields in Calico's order,

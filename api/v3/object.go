@@ -33,25 +33,27 @@ type Kind struct {
 	ShortNames []string // other names that the command line takes
 }
 
-// Kinds returns all kinds of this package, by name. The slice is the caller's.
-func Kinds() []Kind {
-	return []Kind{
-		{"BGPConfiguration", "bgpconfigurations", false, []string{"bgpconfig", "bgpconfigs"}},
-		{"BGPPeer", "bgppeers", false, []string{"bgpp", "bps", "bp"}},
-		{"BlockAffinity", "blockaffinities", false, []string{"affinity", "affinities"}},
-		{"ClusterInformation", "clusterinformations", false, []string{"clusterinfo", "clusterinfos"}},
-		{"FelixConfiguration", "felixconfigurations", false, []string{"felixconfig", "felixconfigs", "fc", "fcs"}},
-		{"IPAMBlock", "ipamblocks", false, nil},
-		{"IPAMConfiguration", "ipamconfigurations", false, []string{"ipamconfig", "ipamconfigs"}},
-		{"IPAMHandle", "ipamhandles", false, nil},
-		{"IPPool", "ippools", false, []string{"ipp", "ipps", "pool", "pools"}},
-		{"IPReservation", "ipreservations", false, []string{"reservation", "reservations"}},
-		{"Node", "nodes", false, []string{"no", "nos"}},
-		{"Profile", "profiles", false, []string{"pro", "pros"}},
-		{"Tier", "tiers", false, nil},
-		{"WorkloadEndpoint", "workloadendpoints", true, []string{"wep", "weps"}},
-	}
+// kinds is sorted by name and never written.
+var kinds = [...]Kind{
+	{"BGPConfiguration", "bgpconfigurations", false, []string{"bgpconfig", "bgpconfigs"}},
+	{"BGPPeer", "bgppeers", false, []string{"bgpp", "bps", "bp"}},
+	{"BlockAffinity", "blockaffinities", false, []string{"affinity", "affinities"}},
+	{"ClusterInformation", "clusterinformations", false, []string{"clusterinfo", "clusterinfos"}},
+	{"FelixConfiguration", "felixconfigurations", false, []string{"felixconfig", "felixconfigs", "fc", "fcs"}},
+	{"IPAMBlock", "ipamblocks", false, nil},
+	{"IPAMConfiguration", "ipamconfigurations", false, []string{"ipamconfig", "ipamconfigs"}},
+	{"IPAMHandle", "ipamhandles", false, nil},
+	{"IPPool", "ippools", false, []string{"ipp", "ipps", "pool", "pools"}},
+	{"IPReservation", "ipreservations", false, []string{"reservation", "reservations"}},
+	{"Node", "nodes", false, []string{"no", "nos"}},
+	{"Profile", "profiles", false, []string{"pro", "pros"}},
+	{"Tier", "tiers", false, nil},
+	{"WorkloadEndpoint", "workloadendpoints", true, []string{"wep", "weps"}},
 }
+
+// Kinds returns all kinds of this package, by name. The short names are shared and
+// must not be changed.
+func Kinds() []Kind { return slices.Clone(kinds[:]) }
 
 // New returns an empty object of the kind, its kind and API version set. The kind
 // is case-sensitive, as in a manifest; false means that there is no such kind.
@@ -95,8 +97,7 @@ func New(kind string) (Object, bool) {
 
 // KindByName finds a kind by its name, its plural or a short name, in any case.
 func KindByName(name string) (Kind, bool) {
-	kinds := Kinds()
-	i := slices.IndexFunc(kinds, func(k Kind) bool {
+	i := slices.IndexFunc(kinds[:], func(k Kind) bool {
 		return strings.EqualFold(name, k.Name) || strings.EqualFold(name, k.Plural) ||
 			slices.ContainsFunc(k.ShortNames, func(s string) bool { return strings.EqualFold(name, s) })
 	})
@@ -141,6 +142,6 @@ func KindOf(o Object) Kind {
 	case *WorkloadEndpoint:
 		name = "WorkloadEndpoint"
 	}
-	k, _ := KindByName(name)
-	return k
+	i, _ := slices.BinarySearchFunc(kinds[:], name, func(k Kind, name string) int { return strings.Compare(k.Name, name) })
+	return kinds[i]
 }
