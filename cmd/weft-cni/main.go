@@ -20,6 +20,7 @@ func main() {
 		Socket:       os.Getenv("WEFT_AGENT_SOCKET"),
 		QueueDir:     os.Getenv("WEFT_CNI_QUEUE"),
 		LinkPrefixes: os.Getenv("FELIX_INTERFACEPREFIX"),
+		Environ:      os.Environ(),
 		Stderr:       os.Stderr,
 	})
 	if err != nil {

@@ -1,15 +1,20 @@
 package cni
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
+	"strings"
 
-	"github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/containernetworking/cni/pkg/version"
 	"github.com/vishvananda/netlink"
 )
 
@@ -33,11 +38,11 @@ func (c *call) delegateAdd(ctx context.Context, nl *netlink.Handle, v veth) ([]n
 	if err != nil {
 		return nil, err
 	}
-	raw, err := invoke.DelegateAdd(ctx, c.conf.IPAM.Type, conf, nil)
+	out, err := c.runIPAM(ctx, "ADD", conf)
 	if err != nil {
 		return nil, fmt.Errorf("ipam %s: %w", c.conf.IPAM.Type, err)
 	}
-	addrs, err := delegatedAddrs(raw)
+	addrs, err := c.delegatedAddrs(out)
 	if err != nil {
 		_ = c.delegateDel(ctx) // the reason for failing is the one to report
 		return nil, fmt.Errorf("ipam %s: %w", c.conf.IPAM.Type, err)
@@ -47,12 +52,16 @@ func (c *call) delegateAdd(ctx context.Context, nl *netlink.Handle, v veth) ([]n
 
 // delegatedAddrs are the addresses in another plugin's result: at most one of
 // each family, IPv4 first.
-func delegatedAddrs(raw types.Result) ([]netip.Prefix, error) {
+func (c *call) delegatedAddrs(out []byte) ([]netip.Prefix, error) {
+	raw, err := version.NewResult(c.conf.CNIVersion, out)
+	if err != nil {
+		return nil, err
+	}
 	result, err := types100.NewResultFromResult(raw)
 	if err != nil {
 		return nil, err
 	}
-	var out []netip.Prefix
+	var addrs []netip.Prefix
 	for _, ip := range result.IPs {
 		addr, ok := netip.AddrFromSlice(ip.Address.IP)
 		if !ok {
@@ -62,13 +71,13 @@ func delegatedAddrs(raw types.Result) ([]netip.Prefix, error) {
 		if len(ip.Address.Mask) == 16 && addr.Is4In6() {
 			bits -= 96
 		}
-		out = append(out, netip.PrefixFrom(addr.Unmap(), bits))
+		addrs = append(addrs, netip.PrefixFrom(addr.Unmap(), bits))
 	}
-	if len(out) == 0 {
+	if len(addrs) == 0 {
 		return nil, fmt.Errorf("the result has no address")
 	}
-	slices.SortStableFunc(out, func(a, b netip.Prefix) int { return a.Addr().BitLen() - b.Addr().BitLen() })
-	return out, nil
+	slices.SortStableFunc(addrs, func(a, b netip.Prefix) int { return a.Addr().BitLen() - b.Addr().BitLen() })
+	return addrs, nil
 }
 
 // delegateConf is the configuration for the IPAM plugin: ours, with addresses
@@ -95,27 +104,59 @@ func (c *call) delegateConf() ([]byte, error) {
 	return json.Marshal(conf)
 }
 
-func (c *call) delegateDel(ctx context.Context) error {
-	return c.delegate(invoke.DelegateDel(ctx, c.conf.IPAM.Type, c.cmd.StdinData, nil))
-}
+func (c *call) delegateDel(ctx context.Context) error    { return c.delegate(ctx, "DEL") }
+func (c *call) delegateCheck(ctx context.Context) error  { return c.delegate(ctx, "CHECK") }
+func (c *call) delegateStatus(ctx context.Context) error { return c.delegate(ctx, "STATUS") }
+func (c *call) delegateGC(ctx context.Context) error     { return c.delegate(ctx, "GC") }
 
-func (c *call) delegateCheck(ctx context.Context) error {
-	return c.delegate(invoke.DelegateCheck(ctx, c.conf.IPAM.Type, c.cmd.StdinData, nil))
-}
-
-func (c *call) delegateStatus(ctx context.Context) error {
-	return c.delegate(invoke.DelegateStatus(ctx, c.conf.IPAM.Type, c.cmd.StdinData, nil))
-}
-
-func (c *call) delegateGC(ctx context.Context) error {
-	return c.delegate(invoke.DelegateGC(ctx, c.conf.IPAM.Type, c.cmd.StdinData, nil))
-}
-
-func (c *call) delegate(err error) error {
-	if err != nil {
+// delegate passes a verb without a result on to the IPAM plugin.
+func (c *call) delegate(ctx context.Context, verb string) error {
+	if _, err := c.runIPAM(ctx, verb, c.cmd.StdinData); err != nil {
 		return fmt.Errorf("ipam %s: %w", c.conf.IPAM.Type, err)
 	}
 	return nil
+}
+
+// runIPAM runs the IPAM plugin, found in the directories of CNI_PATH, and
+// returns what it printed. It inherits our environment but for the command.
+// (The CNI library's own package for this brings a tracing library with an HTTP
+// stack: 1.2 MB in a program that is started for each container.)
+func (c *call) runIPAM(ctx context.Context, verb string, conf []byte) ([]byte, error) {
+	program, err := findPlugin(c.cmd.Path, c.conf.IPAM.Type)
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(ctx, program)
+	cmd.Env = append(slices.Clone(c.environ), "CNI_COMMAND="+verb)
+	cmd.Stdin = bytes.NewReader(conf)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		told := &types.Error{}
+		if json.Unmarshal(stdout.Bytes(), told) == nil && told.Msg != "" {
+			return nil, told
+		}
+		if text := strings.TrimSpace(stderr.String()); text != "" {
+			return nil, fmt.Errorf("%w: %s", err, text)
+		}
+		return nil, err
+	}
+	return stdout.Bytes(), nil
+}
+
+// findPlugin looks for an executable file. The name comes from the configuration
+// and must not lead out of the directories.
+func findPlugin(path, name string) (string, error) {
+	if strings.ContainsRune(name, os.PathSeparator) {
+		return "", confError("ipam.type: %q: not the name of a plugin", name)
+	}
+	for _, dir := range filepath.SplitList(path) {
+		file := filepath.Join(dir, name)
+		if info, err := os.Stat(file); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
+			return file, nil
+		}
+	}
+	return "", confError("ipam.type: no plugin %q in CNI_PATH %q", name, path)
 }
 
 // addrs are the global addresses of the container's end.

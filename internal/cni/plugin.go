@@ -24,6 +24,7 @@ type Options struct {
 	QueueDir     string    // where DELs wait for a dead agent
 	LinkPrefixes string    // comma-separated; the first starts the host's link names
 	MTUFile      string    // empty: /var/lib/calico/mtu
+	Environ      []string  // for the IPAM plugins of others
 	Stderr       io.Writer // of the log
 }
 
@@ -71,6 +72,7 @@ type call struct {
 	queue    rpc.Queue
 	log      *slog.Logger
 	mtuFile  string
+	environ  []string
 	ipamOnly bool // in the role of an IPAM plugin
 }
 
@@ -89,6 +91,7 @@ func (o Options) verb(name string, ipamOnly bool, body func(*call, context.Conte
 			queue:    rpc.Queue{Dir: o.QueueDir},
 			log:      log.With("verb", name, "container", cmd.ContainerID, "workload", workloadName(j.req.Workload)),
 			mtuFile:  firstOf(o.MTUFile, mtuFile),
+			environ:  o.Environ,
 			ipamOnly: ipamOnly,
 		}
 		for _, key := range j.conf.unbuilt() {
