@@ -70,6 +70,7 @@ type BGPConfig struct {
 	IgnoredInterfaces []string
 	IPv4Priority      *int // kernel metric of learned routes; nil: FelixConfig's
 	IPv6Priority      *int
+	Unbuilt           []string // fields that are set and have no effect in this version; sorted
 }
 
 // Key implements [Value].

@@ -229,6 +229,8 @@ func parseBGPConfig(o *v3.BGPConfiguration) (Value, error) {
 		Name: o.Name, Mesh: s.NodeToNodeMeshEnabled, IgnoredInterfaces: s.IgnoredInterfaces,
 		BindNodeIP:   s.BindMode != nil && *s.BindMode == "NodeIP",
 		MeshPassword: secretRef(s.NodeMeshPassword),
+		IPv4Priority: s.IPv4NormalRoutePriority, IPv6Priority: s.IPv6NormalRoutePriority,
+		Unbuilt: unbuiltBGP(s),
 	}
 	if s.ASNumber != nil {
 		n := uint32(*s.ASNumber)
@@ -241,6 +243,29 @@ func parseBGPConfig(o *v3.BGPConfiguration) (Value, error) {
 		c.MeshRestartTime = s.NodeMeshMaxRestartTime.Duration
 	}
 	return c, nil
+}
+
+// unbuiltBGP names the fields that are set and have no effect yet.
+func unbuiltBGP(s v3.BGPConfigurationSpec) []string {
+	var out []string
+	for _, f := range []struct {
+		name string
+		set  bool
+	}{
+		{"communities", len(s.Communities) > 0},
+		{"localWorkloadPeeringIPV4", s.LocalWorkloadPeeringIPV4 != ""},
+		{"localWorkloadPeeringIPV6", s.LocalWorkloadPeeringIPV6 != ""},
+		{"prefixAdvertisements", len(s.PrefixAdvertisements) > 0},
+		{"programClusterRoutes", s.ProgramClusterRoutes != nil},
+		{"serviceClusterIPs", len(s.ServiceClusterIPs) > 0},
+		{"serviceExternalIPs", len(s.ServiceExternalIPs) > 0},
+		{"serviceLoadBalancerIPs", len(s.ServiceLoadBalancerIPs) > 0},
+	} {
+		if f.set {
+			out = append(out, f.name)
+		}
+	}
+	return out
 }
 
 func secretRef(p *v3.BGPPassword) SecretRef {

@@ -75,6 +75,11 @@ func Plan(node string, w model.World, opt Options) (bgp.Config, map[netip.Prefix
 		b.problem(b.self.Key(), "not in the datastore: no BGP sessions until it is")
 		return b.cfg, nil, b.problems
 	}
+	for _, name := range []string{"default", "node." + node} {
+		if c := b.configs[name]; len(c.Unbuilt) > 0 {
+			b.problem(c.Key(), "no effect in this version: %s", strings.Join(c.Unbuilt, ", "))
+		}
+	}
 	for _, p := range b.peers {
 		b.explicit(p)
 	}
