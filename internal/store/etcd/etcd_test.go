@@ -1,0 +1,87 @@
+package etcd_test
+
+import (
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/weft-net/weft/internal/store/etcd"
+	"github.com/weft-net/weft/internal/store/etcd/server"
+	"github.com/weft-net/weft/internal/store/storetest"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+)
+
+// serve runs a server of the test's own; stop it by the function.
+func serve(t testing.TB, dir string) (url string, stop func()) {
+	t.Helper()
+	url = "unix://" + filepath.Join(dir, "s")
+	s, err := server.Start(t.Context(), server.Config{Dir: filepath.Join(dir, "data"), ClientURLs: []string{url}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return url, s.Stop
+}
+
+// open connects a store to the endpoints.
+func open(t testing.TB, endpoints ...string) *etcd.Store {
+	t.Helper()
+	s, err := etcd.Open(t.Context(), etcd.Config{Endpoints: endpoints})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+// client is a connection past the store.
+func client(t testing.TB, url string) *clientv3.Client {
+	t.Helper()
+	c, err := clientv3.New(clientv3.Config{Endpoints: []string{url}, Logger: zap.NewNop(), DialTimeout: 10 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+func TestStore(t *testing.T) {
+	t.Parallel()
+	storetest.Run(t, func(t *testing.T) storetest.Target {
+		dir := t.TempDir()
+		url, stop := serve(t, dir)
+		t.Cleanup(func() { stop() })
+		raw := client(t, url)
+		return storetest.Target{
+			Store: open(t, url),
+			Put: func(key, value string) {
+				if _, err := raw.Put(t.Context(), key, value); err != nil {
+					t.Error(err)
+				}
+			},
+			Value: func(key string) string {
+				got, err := raw.Get(t.Context(), key)
+				if err != nil {
+					t.Error(err)
+				}
+				for _, e := range got.Kvs {
+					return string(e.Value)
+				}
+				return ""
+			},
+			Compact: func() {
+				now, err := raw.Get(t.Context(), "now")
+				if err == nil {
+					_, err = raw.Compact(t.Context(), now.Header.Revision)
+				}
+				if err != nil {
+					t.Error(err)
+				}
+			},
+			Restart: func() {
+				stop()
+				_, stop = serve(t, dir)
+			},
+		}
+	})
+}
