@@ -15,7 +15,9 @@ package plan
 
 import (
 	"fmt"
+	"iter"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -61,17 +63,27 @@ func MakeHops(addrs ...netip.Addr) Hops {
 	return Hops(b.String())
 }
 
-// Addrs unpacks h.
-func (h Hops) Addrs() []netip.Addr {
-	var out []netip.Addr
-	for len(h) > 0 {
-		n := int(h[0])
-		a, _ := netip.AddrFromSlice([]byte(h[1 : 1+n]))
-		out = append(out, a)
-		h = h[1+n:]
+// All walks the addresses of h without allocating.
+func (h Hops) All() iter.Seq[netip.Addr] {
+	return func(yield func(netip.Addr) bool) {
+		for len(h) > 0 {
+			n := int(h[0])
+			var a netip.Addr
+			if n == 4 {
+				a = netip.AddrFrom4([4]byte([]byte(h[1:5])))
+			} else {
+				a = netip.AddrFrom16([16]byte([]byte(h[1:17])))
+			}
+			if !yield(a) {
+				return
+			}
+			h = h[1+n:]
+		}
 	}
-	return out
 }
+
+// Addrs unpacks h.
+func (h Hops) Addrs() []netip.Addr { return slices.Collect(h.All()) }
 
 // String prints the addresses with commas.
 func (h Hops) String() string {

@@ -1,0 +1,180 @@
+package fib
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// eventGroups are the kernel's events that concern us.
+var eventGroups = []int{
+	unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE, unix.RTNLGRP_IPV4_IFADDR,
+}
+
+// listen takes in the kernel's events until the socket is closed.
+func (f *FIB) listen() error {
+	var r route
+	for {
+		datagram, err := f.events.read()
+		switch {
+		case errors.Is(err, errOverrun):
+			f.mu.Lock()
+			f.heard = false
+			f.stats.Overruns++
+			f.mu.Unlock()
+			f.loop.Resync()
+			continue
+		case errors.Is(err, os.ErrClosed):
+			return nil
+		case err != nil:
+			return fmt.Errorf("fib: read events: %w", err)
+		}
+		f.mu.Lock()
+		for m := range messages(datagram) {
+			f.event(m, &r)
+		}
+		f.kick()
+		f.mu.Unlock()
+	}
+}
+
+func (f *FIB) event(m message, r *route) {
+	switch m.typ {
+	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
+		f.linkEvent(m.typ == unix.RTM_NEWLINK, m.body)
+	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
+		if n, ok := parseNeighbor(m.body); ok {
+			f.neighborEvent(m.typ == unix.RTM_NEWNEIGH, n)
+		}
+	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
+		if r.parse(m.body) && !r.cloned && f.tables[r.key.table] {
+			f.routeEvent(r, m.typ == unix.RTM_NEWROUTE, m.flags&unix.NLM_F_REPLACE != 0)
+		}
+	case unix.RTM_DELADDR:
+		f.addressGone(m.body)
+	}
+}
+
+func (f *FIB) linkEvent(there bool, b []byte) {
+	if len(b) < linkBytes || b[0] == unix.AF_BRIDGE { // a port joined or left its bridge
+		return
+	}
+	index := int32(native.Uint32(b[4:]))
+	if !there {
+		f.linkGone(index)
+		return
+	}
+	for typ, v := range attributes(b[linkBytes:]) {
+		if typ == unix.IFLA_IFNAME {
+			f.linkIs(string(bytes.TrimRight(v, "\x00")), index, native.Uint32(b[8:])&unix.IFF_UP != 0)
+		}
+	}
+}
+
+// addressGone handles what the kernel does without an event: it drops the IPv4
+// routes whose source an address was (fib_sync_down_addr).
+func (f *FIB) addressGone(b []byte) {
+	if len(b) < addrBytes {
+		return
+	}
+	for typ, v := range attributes(b[addrBytes:]) {
+		addr, ok := netip.AddrFromSlice(v)
+		if typ != unix.IFA_LOCAL || !ok {
+			continue
+		}
+		for _, a := range f.attrs.all[1:] {
+			if a != nil && a.Src == addr {
+				f.loop.Resync()
+				return
+			}
+		}
+	}
+}
+
+func (f *FIB) neighborEvent(there bool, k kernelNeighbor) {
+	l := f.byIndex[k.index]
+	if l == nil {
+		return
+	}
+	n := l.neighbors[k.addr]
+	if n == nil || there && n.is(k) {
+		return
+	}
+	n.ok, n.hit = false, true
+	f.dirtyLinks[l.name] = true
+}
+
+// routeEvent takes in that somebody else added, replaced or removed a route.
+func (f *FIB) routeEvent(r *route, added, replaced bool) {
+	if c, ok := f.connectedRoute(r); ok {
+		f.connectedEvent(c, added)
+	}
+	e, known := f.entries[r.key]
+	switch {
+	case !known:
+		if added {
+			f.stray(r)
+		}
+	case !e.is(wanted):
+		if !added && e.is(owned) && r.matches(f.attrs.all[e.attr]) {
+			old := e
+			e.flags &^= owned | dirty | exact
+			f.set(r.key, old, e)
+		}
+	case added:
+		f.wantedAdded(r, e, replaced)
+	default:
+		f.wantedRemoved(r, e)
+	}
+}
+
+func (f *FIB) connectedEvent(c connected, added bool) {
+	i := slices.Index(f.connected, c)
+	switch {
+	case added && i < 0:
+		f.connected = append(f.connected, c)
+	case !added && i >= 0:
+		f.connected = slices.Delete(f.connected, i, i+1)
+	default:
+		return
+	}
+	f.gen++
+}
+
+// wantedAdded handles a new route on a key that we want.
+func (f *FIB) wantedAdded(r *route, e entry, replaced bool) {
+	a := f.attrs.all[e.attr]
+	switch {
+	case r.matches(a):
+		if !e.is(dirty) && !e.is(flying) {
+			old := e
+			e.flags |= owned | exact
+			e.why, e.errno = reasonNone, 0
+			f.set(r.key, old, e)
+			f.wake()
+		}
+	case e.is(owned) && (replaced || r.key.v6()): // IPv6 tells of a hop more or less
+		e.flags |= hit
+		f.touch(r.key, e)
+	}
+}
+
+// wantedRemoved handles the end of a route on a key that we want.
+func (f *FIB) wantedRemoved(r *route, e entry) {
+	a := f.attrs.all[e.attr]
+	switch {
+	case r.proto == a.Proto && (e.is(owned) || e.is(flying)):
+		if !r.key.v6() || len(a.hops) < 2 || sameHops(r.hops, a.hops) {
+			e.flags &^= owned
+		} // else one hop of several went, and the others are there still
+		e.flags |= hit
+		f.touch(r.key, e)
+	case e.why == conflict:
+		f.touch(r.key, e)
+	}
+}
