@@ -186,15 +186,14 @@ func generality(p model.Peer) int {
 	return 2
 }
 
-// asn is the AS number of n: its own, that of its configuration, the cluster's.
+// asn is the AS number of n: its own, or the cluster's. The configuration of
+// one node can't set it.
 func (b *builder) asn(n model.Node) uint32 {
 	if n.ASN != 0 {
 		return n.ASN
 	}
-	for _, name := range []string{"node." + n.Name, "default"} {
-		if c := b.configs[name]; c.ASN != nil && *c.ASN != 0 {
-			return *c.ASN
-		}
+	if c := b.configs["default"]; c.ASN != nil && *c.ASN != 0 {
+		return *c.ASN
 	}
 	return DefaultASN
 }

@@ -210,7 +210,6 @@ func TestSessions(t *testing.T) {
 		"mesh of v6":             {world: "node a fd00::1/64; node b 10.0.0.2/24 fd00::2/64", want: "Mesh_fd00__2 64512"},
 		"no common family":       {world: "node a fd00::1/64; node b 10.0.0.2/24"},
 		"mesh off":               {world: three + "bgp default mesh=off"},
-		"mesh on node only":      {world: three + "bgp node.a mesh=off", want: "Mesh_10_0_0_2 64512; Mesh_10_0_0_3 64512"},
 		"not yet known":          {world: "node b 10.0.0.2/24", problem: "Node/a: not in the datastore: no BGP sessions until it is"},
 		"no address":             {world: "node a; node b 10.0.0.2/24"},
 		"our address twice":      {world: "node a 10.0.0.1/24; node b 10.0.0.1/24"},
@@ -218,8 +217,6 @@ func TestSessions(t *testing.T) {
 
 		"AS of the cluster":   {world: "node a 10.0.0.1/24; node b 10.0.0.2/24; bgp default as=65000", want: "Mesh_10_0_0_2 65000"},
 		"AS of the node":      {world: "node a 10.0.0.1/24; node b 10.0.0.2/24 as=65001; bgp default as=65000", want: "Mesh_10_0_0_2 65001"},
-		"AS of the config":    {world: "node a 10.0.0.1/24; node b 10.0.0.2/24; bgp default as=65000; bgp node.b as=65002", want: "Mesh_10_0_0_2 65002"},
-		"AS node over config": {world: "node a 10.0.0.1/24; node b 10.0.0.2/24 as=65001; bgp node.b as=65002", want: "Mesh_10_0_0_2 65001"},
 		"port of the cluster": {world: "node a 10.0.0.1/24; node b 10.0.0.2/24; bgp default port=1790", want: "Mesh_10_0_0_2 64512 port=1790"},
 		"port of the node":    {world: "node a 10.0.0.1/24; node b 10.0.0.2/24; bgp default port=1790; bgp node.b port=1791", want: "Mesh_10_0_0_2 64512 port=1791"},
 		"mesh password":       {world: "node a 10.0.0.1/24; node b 10.0.0.2/24; bgp default password=tor", want: "Mesh_10_0_0_2 64512 password=hush"},
