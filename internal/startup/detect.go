@@ -13,6 +13,7 @@ import (
 type Link struct {
 	Name  string
 	Up    bool
+	MTU   int            // bytes
 	Addrs []netip.Prefix // unmasked, with the length of their subnet
 }
 

@@ -26,7 +26,7 @@ func Links() ([]Link, error) {
 			// The interface went away since it was listed.
 			continue
 		}
-		l := Link{Name: i.Name, Up: i.Flags&net.FlagUp != 0}
+		l := Link{Name: i.Name, Up: i.Flags&net.FlagUp != 0, MTU: i.MTU}
 		for _, a := range addrs {
 			n, ok := a.(*net.IPNet)
 			if !ok {

@@ -23,6 +23,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"reflect"
 
 	v3 "github.com/weft-net/weft/api/v3"
 	"github.com/weft-net/weft/internal/model"
@@ -51,26 +52,37 @@ func Prepare(ctx context.Context, st store.Store, s Settings, host Host, log *sl
 	if err != nil {
 		return model.Node{}, fmt.Errorf("startup: list interfaces: %w", err)
 	}
-	node, err := Record(ctx, st, s, host, links, log)
+	node, err := record(ctx, st, s, host, links, log, true)
 	if err != nil {
 		return model.Node{}, err
 	}
 	return node, createDefaultPools(ctx, st, s, node, links, log)
 }
 
-// Record finds the node's addresses and makes its record say so. It is called
-// again every Settings.PollInterval; a record that is right is not written.
-func Record(ctx context.Context, st store.Store, s Settings, host Host, links []Link, log *slog.Logger) (model.Node, error) {
-	// Another writer (the CLI, a second start) may change the record meanwhile.
+// Refresh finds the addresses of a running node again and makes its record say
+// so; a record that is right is not written. An address that the node already
+// has stays its own, also when another node has taken it since.
+func Refresh(ctx context.Context, st store.Store, s Settings, host Host, log *slog.Logger) error {
+	links, err := host.Links()
+	if err != nil {
+		return fmt.Errorf("startup: list interfaces: %w", err)
+	}
+	_, err = record(ctx, st, s, host, links, log, false)
+	return err
+}
+
+// record writes the node's record. Another writer (the CLI, a second start) may
+// change it meanwhile: then it is read again.
+func record(ctx context.Context, st store.Store, s Settings, host Host, links []Link, log *slog.Logger, starting bool) (model.Node, error) {
 	for {
-		node, err := writeRecord(ctx, st, s, host, links, log)
+		node, err := writeRecord(ctx, st, s, host, links, log, starting)
 		if !errors.Is(err, store.ErrConflict) && !errors.Is(err, store.ErrExists) {
 			return node, err
 		}
 	}
 }
 
-func writeRecord(ctx context.Context, st store.Store, s Settings, host Host, links []Link, log *slog.Logger) (model.Node, error) {
+func writeRecord(ctx context.Context, st store.Store, s Settings, host Host, links []Link, log *slog.Logger, starting bool) (model.Node, error) {
 	key := model.Key{Kind: model.KindNode, Name: s.Node}
 	verb := store.Update
 	old, err := st.Get(ctx, key)
@@ -89,9 +101,12 @@ func writeRecord(ctx context.Context, st store.Store, s Settings, host Host, lin
 	if err != nil {
 		return model.Node{}, err
 	}
-	owner, taken, err := conflict(ctx, st, s, want)
-	if err != nil {
-		return model.Node{}, err
+	var owner string
+	var taken netip.Addr
+	if starting || !reflect.DeepEqual(stored.Spec.BGP, want.Spec.BGP) {
+		if owner, taken, err = conflict(ctx, st, s, want); err != nil {
+			return model.Node{}, err
+		}
 	}
 	if owner != "" {
 		want.Spec.BGP = withoutAddresses(want.Spec.BGP)
