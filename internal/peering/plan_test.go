@@ -321,6 +321,7 @@ func TestNetworks(t *testing.T) {
 		"block of another":   {"pool 10.65.0.0/16; block 10.65.1.0/26 b", ""},
 		"block of one":       {"pool 10.65.0.0/16; block 10.65.1.7/32 a; ep web a 10.65.1.7", "10.65.1.7/32"},
 		"block in no pool":   {"pool 10.65.0.0/16; block 10.66.1.0/26 a", ""},
+		"larger than pool":   {"pool 10.65.1.0/28; block 10.65.1.0/26 a", ""},
 		"aggregated":         {"pool 10.65.0.0/16; block 10.65.1.0/26 a; ep web a 10.65.1.7", "10.65.1.0/26"},
 		"borrowed":           {"pool 10.65.0.0/16; block 10.65.1.0/26 b; ep web a 10.65.1.7", "10.65.1.7/32"},
 		"borrowed v6":        {"pool fd00::/48; block fd00::40/122 b; ep web a fd00::47", "fd00::47/128"},
@@ -421,13 +422,18 @@ func TestView(t *testing.T) {
 		batch model.Batch
 		want  bool
 	}{
-		"the same again":     {model.Batch{Puts: start}, false},
-		"the same snapshot":  {model.Batch{Reset: true, Puts: start, Synced: true}, false},
-		"half a snapshot":    {model.Batch{Reset: true}, false},
-		"less":               {model.Batch{Reset: true, Puts: start[:3], Synced: true}, true},
-		"node gone":          {model.Batch{Deletes: []model.Key{{Kind: model.KindNode, Name: "b"}}}, true},
-		"stranger gone":      {model.Batch{Deletes: []model.Key{{Kind: model.KindNode, Name: "x"}}}, false},
-		"invalid":            {model.Batch{Invalids: []model.Invalid{{Key: model.Key{Kind: model.KindNode, Name: "b"}}}}, false},
+		"the same again":    {model.Batch{Puts: start}, false},
+		"the same snapshot": {model.Batch{Reset: true, Puts: start, Synced: true}, false},
+		"half a snapshot":   {model.Batch{Reset: true}, false},
+		"less":              {model.Batch{Reset: true, Puts: start[:3], Synced: true}, true},
+		"node gone":         {model.Batch{Deletes: []model.Key{{Kind: model.KindNode, Name: "b"}}}, true},
+		"stranger gone":     {model.Batch{Deletes: []model.Key{{Kind: model.KindNode, Name: "x"}}}, false},
+		"invalid":           {model.Batch{Invalids: []model.Invalid{{Key: model.Key{Kind: model.KindNode, Name: "b"}}}}, false},
+		"invalid, snapshot": {model.Batch{
+			Reset: true, Synced: true,
+			Puts:     slices.DeleteFunc(slices.Clone(start), func(v model.Value) bool { return v.Key().Name == "b" }),
+			Invalids: []model.Invalid{{Key: model.Key{Kind: model.KindNode, Name: "b"}}},
+		}, false},
 		"pod elsewhere":      {model.Batch{Puts: []model.Value{model.Endpoint{Name: "x", Node: "b", Link: "cali9"}}}, false},
 		"address taken":      {model.Batch{Puts: []model.Value{model.Block{CIDR: netip.MustParsePrefix("10.65.1.0/26"), Owner: model.HostAffinity("a"), Sequence: 9}}}, false},
 		"block changes hand": {model.Batch{Puts: []model.Value{model.Block{CIDR: netip.MustParsePrefix("10.65.1.0/26"), Owner: model.HostAffinity("b")}}}, true},

@@ -338,6 +338,21 @@ func TestProblems(t *testing.T) {
 	}
 }
 
+// Sets of next hops that nobody uses any more must not pile up: a router that
+// flaps makes a new one each time.
+func TestLearnedForgetsHops(t *testing.T) {
+	l := newLearned()
+	for i := range 1000 {
+		a := netip.AddrFrom4([4]byte{192, 168, byte(i >> 8), byte(i)})
+		l.put(netip.MustParsePrefix("10.0.0.0/26"), []netip.Addr{a})
+		l.put(netip.MustParsePrefix("10.0.1.0/26"), []netip.Addr{a})
+		l.delete(netip.MustParsePrefix("10.0.1.0/26"))
+	}
+	if len(l.hops) > 3 || len(l.byHops) != 1 {
+		t.Errorf("%d numbers and %d sets of next hops for one route", len(l.hops), len(l.byHops))
+	}
+}
+
 func TestEnvWins(t *testing.T) {
 	seven, eight := 7, 8
 	g := NewGraph("a", model.FelixConfig{IPv4Priority: &seven})
