@@ -71,8 +71,9 @@ type Pod struct {
 	Node      string            `yaml:"node"`
 	Labels    map[string]string `yaml:"labels"`
 	Addresses []netip.Addr      `yaml:"addresses"` // asked for by value
-	Pools     []string          `yaml:"pools"`     // names or CIDRs to take addresses from
-	CNI       map[string]any    `yaml:"cni"`       // merged after the node's
+	IPv4Pools []string          `yaml:"ipv4Pools"` // names or CIDRs to take addresses from
+	IPv6Pools []string          `yaml:"ipv6Pools"`
+	CNI       map[string]any    `yaml:"cni"` // merged after the node's
 }
 
 // Router is a BIRD beside the nodes, such as a top-of-rack router.

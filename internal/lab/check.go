@@ -1,0 +1,361 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os/exec"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/weft-net/weft/internal/lab/topology"
+)
+
+// How probes are sent.
+const (
+	probeWait  = time.Second            // for one answer
+	probeEvery = 100 * time.Millisecond // between tries
+	quietWait  = 500 * time.Millisecond // for an answer that must not come
+	quietTries = 3                      // unanswered requests that prove unreachable
+	atOnce     = 64                     // probes under way
+)
+
+// check tries every expectation, in order, and then takes the picture that
+// `lab run` prints: the routes of every node and who reaches whom.
+func (h *holder) check(ctx context.Context, progress func(format string, args ...any)) *Report {
+	var r Report
+	for i, e := range h.topo.Expect {
+		progress("checking %d of %d: %s", i+1, len(h.topo.Expect), describe(e))
+		r.Results = append(r.Results, h.expect(ctx, e))
+	}
+	progress("reading routes")
+	for _, n := range h.nodes {
+		lines, err := h.routes(ctx, n.ns)
+		if err != nil {
+			lines = []string{err.Error()}
+		}
+		r.Routes = append(r.Routes, Routes{Node: n.target.Name, Lines: lines})
+	}
+	r.Pods, r.Answers = h.matrix(ctx)
+	return &r
+}
+
+// describe is an expectation in words.
+func describe(e topology.Expectation) string {
+	words := func(refs []string) string { return strings.Join(refs, ", ") }
+	switch {
+	case e.Reachable != nil:
+		return words(e.Reachable.From) + " reach " + words(e.Reachable.To)
+	case e.Unreachable != nil:
+		return words(e.Unreachable.From) + " do not reach " + words(e.Unreachable.To)
+	case e.Route != nil:
+		return "route on " + words(e.Route.At) + ": " + e.Route.Line
+	default:
+		return "no route on " + words(e.NoRoute.At) + ": " + e.NoRoute.Line
+	}
+}
+
+// expect waits until e is true, or its time is over.
+func (h *holder) expect(ctx context.Context, e topology.Expectation) Result {
+	start := time.Now()
+	ctx, cancel := context.WithTimeoutCause(ctx, e.Within, fmt.Errorf("not within %v", e.Within))
+	defer cancel()
+	var err error
+	switch {
+	case e.Reachable != nil:
+		err = h.eachPair(ctx, *e.Reachable, h.reaches)
+	case e.Unreachable != nil:
+		err = h.eachPair(ctx, *e.Unreachable, h.reachesNot)
+	case e.Route != nil:
+		err = h.awaitRoute(ctx, *e.Route, true)
+	default:
+		err = h.awaitRoute(ctx, *e.NoRoute, false)
+	}
+	r := Result{Expectation: describe(e), Passed: err == nil, Seconds: time.Since(start).Seconds()}
+	if err != nil {
+		r.Reason = err.Error()
+	}
+	return r
+}
+
+// way is one direction between two things, of one family.
+type way struct {
+	from, to topology.Target
+	ns       *namespace
+	addr     netip.Addr
+}
+
+func (w way) String() string { return fmt.Sprintf("%v to %v (%v)", w.from, w.to, w.addr) }
+
+// eachPair runs try for every way of the pair, many at once. Its error names the
+// first that failed, and how many did.
+func (h *holder) eachPair(ctx context.Context, p topology.Pair, try func(context.Context, way) error) error {
+	ways, err := h.ways(p)
+	if err != nil {
+		return err
+	}
+	if len(ways) == 0 {
+		return errors.New("nothing to try: no two of them have an address of the same family")
+	}
+	var mu sync.Mutex
+	var first error
+	failed := 0
+	parallel(ways, func(w way) {
+		if err := try(ctx, w); err != nil {
+			mu.Lock()
+			defer mu.Unlock()
+			if failed++; first == nil {
+				first = fmt.Errorf("%v: %w", w, err)
+			}
+		}
+	})
+	if failed > 1 {
+		return fmt.Errorf("%w; %d of %d ways fail", first, failed, len(ways))
+	}
+	return first
+}
+
+// parallel runs f for all of them, a bounded number at once.
+func parallel[T any](all []T, f func(T)) {
+	var wait sync.WaitGroup
+	slots := make(chan struct{}, atOnce)
+	for _, x := range all {
+		slots <- struct{}{}
+		wait.Go(func() {
+			defer func() { <-slots }()
+			f(x)
+		})
+	}
+	wait.Wait()
+}
+
+// ways lists what a pair of sets means: every source to every address of every
+// other destination of which it has the family.
+func (h *holder) ways(p topology.Pair) ([]way, error) {
+	from, err := h.targets(p.From)
+	if err != nil {
+		return nil, err
+	}
+	to, err := h.targets(p.To)
+	if err != nil {
+		return nil, err
+	}
+	var out []way
+	for _, f := range from {
+		ns, own := h.place(f)
+		for _, t := range to {
+			if f == t {
+				continue
+			}
+			addrs := []netip.Addr{t.Addr}
+			if t.Kind != topology.ToAddress {
+				_, addrs = h.place(t)
+			}
+			for _, a := range addrs {
+				if t.Kind == topology.ToAddress || hasFamily(own, a) {
+					out = append(out, way{f, t, ns, a})
+				}
+			}
+		}
+	}
+	return out, nil
+}
+
+func hasFamily(addrs []netip.Addr, like netip.Addr) bool {
+	for _, a := range addrs {
+		if a.Is4() == like.Is4() {
+			return true
+		}
+	}
+	return false
+}
+
+func (h *holder) targets(refs []string) ([]topology.Target, error) {
+	var out []topology.Target
+	for _, ref := range refs {
+		ts, err := h.topo.Targets(ref)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, ts...)
+	}
+	return out, nil
+}
+
+// place is where a target is and what its addresses are.
+func (h *holder) place(t topology.Target) (*namespace, []netip.Addr) {
+	switch t.Kind {
+	case topology.ToPod:
+		for _, p := range h.pods {
+			if p.Target() == t {
+				p.mu.Lock()
+				defer p.mu.Unlock()
+				return p.ns, p.addrs
+			}
+		}
+	case topology.ToNode:
+		for i, m := range h.nodes {
+			if m.target == t {
+				return m.ns, h.topo.Nodes[i].Addresses
+			}
+		}
+	case topology.ToRouter:
+		for i, m := range h.routers {
+			if m.target == t {
+				return m.ns, h.topo.Routers[i].Addresses
+			}
+		}
+	}
+	var gateways []netip.Addr
+	for _, r := range h.topo.Racks {
+		for _, s := range r.Subnets {
+			gateways = append(gateways, topology.Gateway(s))
+		}
+	}
+	return &namespace{}, gateways
+}
+
+// reaches tries until there is an answer.
+func (h *holder) reaches(ctx context.Context, w way) error {
+	for {
+		_, err := echo(ctx, w.ns, w.addr, probeWait)
+		if err == nil {
+			return nil
+		}
+		if !pause(ctx) {
+			if ctx.Err() != nil && errors.Is(err, context.Cause(ctx)) {
+				err = errNoAnswer // the last try was cut short
+			}
+			return fmt.Errorf("%w: %w", context.Cause(ctx), err)
+		}
+	}
+}
+
+// reachesNot tries until some requests in a row stay without an answer.
+func (h *holder) reachesNot(ctx context.Context, w way) error {
+	quiet := 0
+	for {
+		if _, err := echo(ctx, w.ns, w.addr, quietWait); err != nil {
+			quiet++
+		} else {
+			quiet = 0
+		}
+		if quiet >= quietTries {
+			return nil
+		}
+		if !pause(ctx) {
+			return fmt.Errorf("%w: it answers", context.Cause(ctx))
+		}
+	}
+}
+
+// pause waits between two tries; false when the time is over.
+func pause(ctx context.Context) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(probeEvery):
+		return true
+	}
+}
+
+// awaitRoute reads routes until the line is there, or gone, on each target.
+func (h *holder) awaitRoute(ctx context.Context, want topology.RouteLine, present bool) error {
+	targets, err := h.targets(want.At)
+	if err != nil {
+		return err
+	}
+	match, err := topology.Matcher(want.Line)
+	if err != nil {
+		return err
+	}
+	for _, t := range targets {
+		ns, _ := h.place(t)
+		for {
+			lines, err := h.routes(context.WithoutCancel(ctx), ns)
+			if err != nil {
+				return err
+			}
+			found := ""
+			for _, line := range lines {
+				if match.MatchString(line) {
+					found = line
+				}
+			}
+			if (found != "") == present {
+				break
+			}
+			if !pause(ctx) {
+				if present {
+					return fmt.Errorf("%w: %v has: %s", context.Cause(ctx), t, strings.Join(lines, "; "))
+				}
+				return fmt.Errorf("%w: %v has: %s", context.Cause(ctx), t, found)
+			}
+		}
+	}
+	return nil
+}
+
+// routes are the lines of `ip route` in ns, IPv4 first; the hops of a route with
+// several are on its line. What the kernel adds for each interface by itself in
+// IPv6 (fe80::/64) is left out.
+func (h *holder) routes(ctx context.Context, ns *namespace) ([]string, error) {
+	ip, err := findProgram("ip", "iproute2")
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, f := range []string{"-4", "-6"} {
+		body, err := h.ps.output(ns, ctx.Done(), exec.Command(ip, f, "route", "show"))
+		if err != nil {
+			return nil, err
+		}
+		for line := range strings.Lines(string(body)) {
+			text := strings.Join(strings.Fields(line), " ")
+			switch {
+			case strings.HasPrefix(text, "fe80::/64 "):
+			case strings.HasPrefix(line, "\t") && len(out) > 0:
+				out[len(out)-1] += " " + text
+			case text != "":
+				out = append(out, text)
+			}
+		}
+	}
+	return out, nil
+}
+
+// matrix probes every pod from every pod, once.
+func (h *holder) matrix(ctx context.Context) ([]string, [][]Answer) {
+	pods := make([]string, len(h.pods))
+	answers := make([][]Answer, len(h.pods))
+	var all [][2]int
+	for i, p := range h.pods {
+		pods[i] = p.Target().String()
+		answers[i] = make([]Answer, len(h.pods))
+		for j := range h.pods {
+			if i != j {
+				all = append(all, [2]int{i, j})
+			}
+		}
+	}
+	parallel(all, func(at [2]int) {
+		from, to := h.pods[at[0]], h.pods[at[1]]
+		a := Answer{Reached: true}
+		_, addrs := h.place(to.Target())
+		_, own := h.place(from.Target())
+		for _, addr := range addrs {
+			if !hasFamily(own, addr) {
+				continue
+			}
+			took, err := echo(ctx, from.ns, addr, probeWait)
+			if err != nil {
+				a.Reached, a.Reason = false, err.Error()
+			}
+			a.Milliseconds = max(a.Milliseconds, float64(took.Microseconds())/1000)
+		}
+		answers[at[0]][at[1]] = a
+	})
+	return pods, answers
+}

@@ -1,0 +1,107 @@
+package lab
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	v3 "github.com/weft-net/weft/api/v3"
+	"github.com/weft-net/weft/internal/store"
+	"github.com/weft-net/weft/internal/store/etcd"
+)
+
+// startStore starts etcd. It listens on a unix socket, which is reached from
+// every namespace, and needs no port.
+func (h *holder) startStore() (*process, error) {
+	argv := []string{h.Executable, "store", "--data-dir", filepath.Join(h.Dir.store(), "data"), "--listen", h.Dir.Endpoint()}
+	p, err := h.startLogged(&namespace{}, h.Dir.storeLog(), argv, h.Environ)
+	if err != nil {
+		return nil, fmt.Errorf("lab: store: %w", err)
+	}
+	return p, nil
+}
+
+// openStore connects to etcd as soon as it serves.
+func (h *holder) openStore(ctx context.Context, server *process) (store.Store, error) {
+	ctx, cancel := context.WithTimeout(ctx, readyWithin)
+	defer cancel()
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	for {
+		var err error
+		if _, err = os.Stat(h.Dir.etcd()); err == nil {
+			var s *etcd.Store
+			if s, err = etcd.Open(ctx, etcd.Config{Endpoints: []string{h.Dir.Endpoint()}}); err == nil {
+				return s, nil
+			}
+		}
+		select {
+		case <-server.done:
+			return nil, fmt.Errorf("lab: store: it ended (%s): %s", server.how(), lastLineOf(h.Dir.storeLog()))
+		case <-ctx.Done():
+			return nil, fmt.Errorf("lab: store: not ready: %w: %w", err, context.Cause(ctx))
+		case <-tick.C:
+		}
+	}
+}
+
+// applyResources stores what the topology gives: its resources, and a Node for
+// each node with labels.
+func (h *holder) applyResources(ctx context.Context) error {
+	for i, r := range h.topo.Resources {
+		o, err := resource(r)
+		if err == nil {
+			err = h.put(ctx, o)
+		}
+		if err != nil {
+			return fmt.Errorf("lab: %s: resources[%d]: %s", h.File, i, strings.ReplaceAll(err.Error(), "\n", "; "))
+		}
+	}
+	for _, n := range h.topo.Nodes {
+		if len(n.Labels) == 0 {
+			continue
+		}
+		if slices.ContainsFunc(h.topo.Resources, func(r map[string]any) bool { return isNode(r, n.Name) }) {
+			return fmt.Errorf("lab: %s: node %s: has labels here and a Node among the resources: only one of the two is allowed", h.File, n.Name)
+		}
+		o, _ := v3.New("Node")
+		o.Meta().Name, o.Meta().Labels = n.Name, n.Labels
+		if err := h.put(ctx, o); err != nil {
+			return fmt.Errorf("lab: %s: node %s: %w", h.File, n.Name, err)
+		}
+	}
+	return nil
+}
+
+func isNode(r map[string]any, name string) bool {
+	meta, _ := r["metadata"].(map[string]any)
+	return r["kind"] == "Node" && meta["name"] == name
+}
+
+// resource decodes, completes and checks one object of the file.
+func resource(r map[string]any) (v3.Object, error) {
+	raw, err := json.Marshal(r)
+	if err != nil {
+		return nil, err
+	}
+	o, err := v3.Decode(raw)
+	if err != nil {
+		return nil, err
+	}
+	v3.ClearSystemFields(o)
+	v3.Default(o)
+	return o, errors.Join(v3.CheckWritable(o), v3.Validate(o))
+}
+
+func (h *holder) put(ctx context.Context, o v3.Object) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	_, err := h.store.Commit(ctx, store.Op{Verb: store.Create, Object: store.New(o)})
+	return err
+}
