@@ -231,6 +231,9 @@ func (f *FIB) sync(local, cluster bool) {
 	f.loop.Resync()
 }
 
+// Resync asks for a full comparison, which nothing but doubt makes necessary.
+func (f *FIB) Resync() { f.loop.Resync() }
+
 // kick wakes the loop if there is anything to do.
 func (f *FIB) kick() {
 	if !f.queue.empty() || len(f.dirtyLinks)+len(f.gone)+len(f.external) > 0 || f.gen != f.resolved {

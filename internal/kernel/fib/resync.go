@@ -28,7 +28,6 @@ type shape struct {
 // resync reads links, routes and neighbours, and marks what is not as wanted.
 // The lock is held while a message is worked on, not while waiting for one.
 func (f *FIB) resync() error {
-	f.stats.Dumps++
 	f.parity ^= seen
 	if err := f.readLinks(); err != nil {
 		return fmt.Errorf("read links: %w", err)
@@ -71,6 +70,7 @@ func (f *FIB) resync() error {
 			f.dirtyLinks[name] = true
 		}
 	}
+	f.stats.Dumps++
 	return nil
 }
 

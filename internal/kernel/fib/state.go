@@ -15,7 +15,7 @@ type Stats struct {
 	Puts, Deletes  uint64 // of routes, among Messages
 	Neighbors      uint64 // put or deleted, among Messages
 	Sysctls        uint64 // written
-	Dumps          uint64 // full comparisons
+	Dumps          uint64 // full comparisons made
 	Overruns       uint64 // times that events were lost
 	DeletesRefused int    // since the last try
 }
@@ -26,7 +26,7 @@ type State struct {
 	Waiting         int // for a link or a gateway
 	Conflicts       int // with foreign routes
 	Refused         int // by the kernel
-	Stale           int // left by an earlier run and not yet removed
+	Stale           int // not wanted, and not yet removed: left by an earlier run
 	Links           int // workload links wanted
 	Neighbors       int // wanted
 	// Pending names up to 20 objects that are not in the kernel, and why.
@@ -40,8 +40,8 @@ type Pending struct{ Object, Why string }
 
 const pendingNamed = 20
 
-// State tells how things stand. It costs a walk over all routes when some of
-// them are not in the kernel.
+// State tells how things stand. It looks for routes that are not in the kernel
+// only when there are some.
 func (f *FIB) State() State {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -59,14 +59,12 @@ func (f *FIB) State() State {
 			s.pend("link "+l.name, why)
 		}
 	}
-	if len(f.entries) == s.Routes && s.Routes == s.Applied {
-		return s
-	}
+	s.Stale = len(f.entries) - s.Routes
 	for k, e := range f.entries {
-		switch {
-		case !e.is(wanted):
-			s.Stale++
-		case !e.is(exact):
+		if s.Applied == s.Routes || len(s.Pending) == pendingNamed {
+			break
+		}
+		if e.is(wanted) && !e.is(exact) {
 			s.pend("route "+f.routeText(k, e), f.whyNot(k))
 		}
 	}

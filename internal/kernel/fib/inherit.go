@@ -1,0 +1,31 @@
+package fib
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// Inherited reports whether the kernel has routes of the cluster that an earlier
+// run left, so that traffic has been flowing while nobody was here. It is for
+// use before Run.
+func (f *FIB) Inherited() (bool, error) {
+	var r route
+	found := false
+	for table := range f.tables {
+		for _, v6 := range []bool{false, true} {
+			for _, proto := range f.opts.Protocols {
+				body := make([]byte, routeBytes)
+				body[0], body[5] = family(v6), proto // the kernel filters: NETLINK_GET_STRICT_CHK
+				body = appendAttr32(body, unix.RTA_TABLE, table)
+				err := f.reader.dump(unix.RTM_GETROUTE, body, func(typ uint16, body []byte) {
+					found = found || typ == unix.RTM_NEWROUTE && r.parse(body) && r.key.table == table && r.proto == proto
+				}, func() {})
+				if err != nil {
+					return false, fmt.Errorf("fib: read routes: %w", err)
+				}
+			}
+		}
+	}
+	return found, nil
+}
