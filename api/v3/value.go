@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // ASNumber is a number of an autonomous system. In JSON it is a number; text in
@@ -194,4 +197,12 @@ func isDigits(s string) bool {
 // isPortName reports whether s can be read as the name of a port.
 func isPortName(s string) bool {
 	return len(s) >= 1 && len(s) <= 128 && consistsOf(s, "_.-")
+}
+
+// Timestamp is t as objects hold it: UTC, in whole seconds; nil for the zero time.
+func Timestamp(t time.Time) *metav1.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &metav1.Time{Time: t.UTC().Truncate(time.Second)}
 }

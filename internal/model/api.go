@@ -6,10 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	v3 "github.com/weft-net/weft/api/v3"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // Clone is a copy of b that shares nothing with it that a change of the block
@@ -30,7 +28,7 @@ func (b Block) Clone() Block {
 func (b Block) API() *v3.IPAMBlock {
 	o := newObject[*v3.IPAMBlock]("IPAMBlock", resourceName(b.CIDR))
 	o.Spec = v3.IPAMBlockSpec{
-		CIDR: b.CIDR.String(), AffinityClaimTime: apiTime(b.ClaimedAt),
+		CIDR: b.CIDR.String(), AffinityClaimTime: v3.Timestamp(b.ClaimedAt),
 		Allocations: make([]*int, len(b.Allocations)), Unallocated: append([]int{}, b.Unallocated...),
 		Attributes:     make([]v3.AllocationAttribute, 0, len(b.Attributes)),
 		SequenceNumber: b.Sequence, SequenceNumberForAllocation: make(map[string]uint64, len(b.SequenceOf)),
@@ -47,7 +45,7 @@ func (b Block) API() *v3.IPAMBlock {
 	}
 	for _, a := range b.Attributes {
 		at := v3.AllocationAttribute{
-			ActiveOwnerAttrs: a.Secondary, AlternateOwnerAttrs: a.AlternateOwner, ReleasedAt: apiTime(a.ReleasedAt),
+			ActiveOwnerAttrs: a.Secondary, AlternateOwnerAttrs: a.AlternateOwner, ReleasedAt: v3.Timestamp(a.ReleasedAt),
 		}
 		if a.Handle != "" {
 			at.HandleID = &a.Handle
@@ -88,13 +86,6 @@ func newObject[T v3.Object](kind, name string) T {
 // resourceName is a CIDR as names of Kubernetes resources can hold it.
 func resourceName(cidr netip.Prefix) string {
 	return strings.NewReplacer(".", "-", ":", "-", "/", "-").Replace(cidr.String())
-}
-
-func apiTime(t time.Time) *metav1.Time {
-	if t.IsZero() {
-		return nil
-	}
-	return &metav1.Time{Time: t.UTC().Truncate(time.Second)}
 }
 
 // String lists the uses as pools name them, such as "Workload, Tunnel".
