@@ -54,6 +54,7 @@ func (d Dir) store() string    { return filepath.Join(string(d), "store") }
 func (d Dir) netns() string    { return filepath.Join(string(d), "netns") }
 func (d Dir) storeLog() string { return filepath.Join(string(d), "store.log") }
 func (d Dir) cni() string      { return filepath.Join(string(d), "cni") }
+func (d Dir) secrets() string  { return filepath.Join(string(d), "secrets") }
 
 // node is the directory of the i-th node; by number, as names may be long.
 func (d Dir) node(i int) string   { return filepath.Join(string(d), "nodes", fmt.Sprint(i)) }

@@ -45,7 +45,7 @@ const (
 // makeMachines makes the namespaces of all nodes and routers and joins them to
 // their racks. Nothing is started.
 func (h *holder) makeMachines() error {
-	if err := h.linkCNI(); err != nil {
+	if err := errors.Join(h.linkCNI(), h.writeSecrets()); err != nil {
 		return err
 	}
 	for i := range h.topo.Nodes {
@@ -94,16 +94,21 @@ func (h *holder) makeMachine(m *machine, at plug) error {
 func (h *holder) newNode(i int, n *topology.Node) *machine {
 	dir := h.Dir.node(i)
 	m := &machine{target: n.Target(), rack: n.Rack, dir: dir, argv: []string{h.Executable, "node", "run"}}
-	socket := filepath.Join(dir, "agent.sock")
+	at := func(name string) string { return filepath.Join(dir, name) }
+	// Nothing of the machine's own node agent, if there is one, is touched or read.
 	settings := map[string]string{
-		"DATASTORE_TYPE":    "etcdv3",
-		"ETCD_ENDPOINTS":    h.Dir.Endpoint(),
-		"NODENAME":          n.Name,
-		"IP":                "autodetect",
-		"IP6":               "none",
-		"WEFT_AGENT_SOCKET": socket,
-		"WEFT_CNI_QUEUE":    filepath.Join(dir, "queue"),
-		"WEFT_STATE_DIR":    filepath.Join(dir, "state"),
+		"DATASTORE_TYPE":        "etcdv3",
+		"ETCD_ENDPOINTS":        h.Dir.Endpoint(),
+		"NODENAME":              n.Name,
+		"IP":                    "autodetect",
+		"IP6":                   "none",
+		"CALICO_NODENAME_FILE":  at("nodename"),
+		"FELIX_FELIXCONFIGFILE": at("felix.cfg"),
+		"WEFT_AGENT_SOCKET":     at("agent.sock"),
+		"WEFT_STATUS_SOCKET":    at("status.sock"),
+		"WEFT_CNI_QUEUE":        at("queue"),
+		"WEFT_CNI_QUEUE_DIR":    at("queue"),
+		"WEFT_SECRETS_DIR":      h.Dir.secrets(),
 	}
 	for _, subnet := range h.topo.Rack(n.Rack).Subnets {
 		if subnet.Addr().Is6() {

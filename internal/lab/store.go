@@ -51,6 +51,21 @@ func (h *holder) openStore(ctx context.Context, server *process) (store.Store, e
 	}
 }
 
+// writeSecrets puts the passwords where every node agent finds them.
+func (h *holder) writeSecrets() error {
+	for name, keys := range h.topo.Secrets {
+		dir := filepath.Join(h.Dir.secrets(), name)
+		err := os.MkdirAll(dir, 0o700)
+		for key, value := range keys {
+			err = errors.Join(err, os.WriteFile(filepath.Join(dir, key), []byte(value), 0o600))
+		}
+		if err != nil {
+			return fmt.Errorf("lab: secret %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
 // applyResources stores what the topology gives: its resources, and a Node for
 // each node with labels.
 func (h *holder) applyResources(ctx context.Context) error {

@@ -85,8 +85,8 @@ func decodeSlice(path string, in any, out reflect.Value) error {
 	return nil
 }
 
-// decodeMap fills a map of anything, or one of text in which a number or a truth
-// value stands for itself: AS: 64513.
+// decodeMap fills a map of anything, of mappings, or of text in which a number or
+// a truth value stands for itself: AS: 64513.
 func decodeMap(path string, in any, out reflect.Value) error {
 	m, ok := in.(map[string]any)
 	if !ok {
@@ -96,20 +96,21 @@ func decodeMap(path string, in any, out reflect.Value) error {
 		out.Set(reflect.ValueOf(plain(m)))
 		return nil
 	}
-	text := map[string]string{}
+	out.Set(reflect.MakeMap(out.Type()))
 	for _, key := range sortedKeys(m) {
-		switch v := m[key].(type) {
-		case string:
-			text[key] = v
-		case json.Number, bool:
-			text[key] = fmt.Sprint(v)
-		case nil:
-			text[key] = ""
-		default:
-			return fmt.Errorf("%s: %s: must be text", join(path, key), show(v))
+		value := m[key]
+		if out.Type().Elem().Kind() == reflect.String {
+			switch value.(type) {
+			case json.Number, bool:
+				value = fmt.Sprint(value)
+			}
 		}
+		v := reflect.New(out.Type().Elem()).Elem()
+		if err := decode(join(path, key), value, v); err != nil {
+			return err
+		}
+		out.SetMapIndex(reflect.ValueOf(key), v)
 	}
-	out.Set(reflect.ValueOf(text))
 	return nil
 }
 

@@ -41,7 +41,7 @@ func parse(data []byte) (*Topology, error) {
 	if err := decode("", doc, reflect.ValueOf(t).Elem()); err != nil {
 		return nil, err
 	}
-	for _, step := range []func() error{t.fillRacks, t.checkNames, t.fillPlaces, t.fillAddresses, t.checkRouters, t.checkPods, t.checkResources, t.checkExpectations} {
+	for _, step := range []func() error{t.fillRacks, t.checkNames, t.fillPlaces, t.fillAddresses, t.checkRouters, t.checkPods, t.checkSecrets, t.checkResources, t.checkExpectations} {
 		if err := step(); err != nil {
 			return nil, err
 		}
@@ -210,6 +210,24 @@ func (t *Topology) checkPods() error {
 	}
 	return nil
 }
+
+// checkSecrets makes sure that names and keys can be file names.
+func (t *Topology) checkSecrets() error {
+	for _, name := range sortedKeys(t.Secrets) {
+		if !validDottedName.MatchString(name) || len(name) > 253 {
+			return fmt.Errorf("secrets.%s: must be a DNS name of at most 253 characters", name)
+		}
+		for _, key := range sortedKeys(t.Secrets[name]) {
+			if !validKey.MatchString(key) || strings.HasPrefix(key, ".") {
+				return fmt.Errorf("secrets.%s.%s: must be 1 to 253 letters, digits, -, _ and ., not starting with a dot", name, key)
+			}
+		}
+	}
+	return nil
+}
+
+// validKey is a key of a Kubernetes secret.
+var validKey = regexp.MustCompile(`^[-._a-zA-Z0-9]{1,253}$`)
 
 // checkResources looks at the frame only; what is in it is the store's to judge.
 func (t *Topology) checkResources() error {

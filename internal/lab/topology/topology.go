@@ -35,6 +35,8 @@ type Topology struct {
 	Routers []Router `yaml:"routers"`
 	// Env are settings of every node agent, by environment variable.
 	Env map[string]string `yaml:"env"`
+	// Secrets are BGP passwords, which resources refer to by name and key.
+	Secrets map[string]map[string]string `yaml:"secrets"`
 	// Resources are stored before the first node starts, in this order.
 	Resources []map[string]any `yaml:"resources"`
 	// Expect is what `lab run` checks, in this order.

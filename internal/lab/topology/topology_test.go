@@ -81,6 +81,8 @@ func TestErrors(t *testing.T) {
 		"not text":            {"nodes: [{name: 1}]", `nodes[0].name: 1: must be text`},
 		"not a duration":      {two + "expect: [{reachable: {from: a, to: b}, within: 5}]", "expect[0].within: 5: must be a duration"},
 		"env is text":         {"env: {AS: [1]}", "env.AS: [1]: must be text"},
+		"secret is a mapping": {"secrets: {a: b}", `secrets.a: "b": must be a mapping`},
+		"secret with a path":  {"secrets: {a: {../b: c}}", "secrets.a.../b: must be 1 to 253 letters"},
 		"number too large":    {"routers: [{name: a, asn: 4294967296}]", "routers[0].asn: 4294967296: must be a number from 0 to 4294967295"},
 		"bad name":            {"nodes: [{name: Node_A}]", `nodes[0].name: "Node_A": must be 1 to 63 of`},
 		"path in a name":      {"nodes: [{name: ../../etc}]", `must be 1 to 63 of`},
