@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/weft-net/weft/internal/bgp/wire"
 )
 
 // Default values, used where a Config or Peer field is zero.
@@ -101,28 +103,13 @@ const (
 )
 
 // Families is a set of address families, all unicast.
-type Families uint8
+type Families = wire.Families
 
 // Members of Families.
 const (
-	IPv4 Families = 1 << iota
-	IPv6
+	IPv4 = wire.IPv4
+	IPv6 = wire.IPv6
 )
-
-// FamilyOf gives the family of an address; 4-in-6 counts as IPv6.
-func FamilyOf(a netip.Addr) Families {
-	if a.Is4() {
-		return IPv4
-	}
-	return IPv6
-}
-
-// Has reports whether every family of g is in f.
-func (f Families) Has(g Families) bool { return f&g == g }
-
-func (f Families) String() string {
-	return [...]string{"none", "ipv4", "ipv6", "ipv4,ipv6"}[f&3]
-}
 
 // Secret is a password. It prints as "(secret)" or, when empty, as "", in
 // every way that fmt, slog and encoding/json know.
@@ -252,7 +239,7 @@ func (p Peer) validate(c Config) error {
 		return fmt.Errorf("address %v: want a unicast address", p.Addr)
 	case p.ASN == 0:
 		return errors.New("AS number 0 is not allowed")
-	case p.Local.IsValid() && FamilyOf(p.Local) != FamilyOf(p.Addr):
+	case p.Local.IsValid() && wire.FamilyOf(p.Local) != wire.FamilyOf(p.Addr):
 		return fmt.Errorf("source address %v is not of the family of %v", p.Local, p.Addr)
 	case len(p.Password) > 80:
 		return fmt.Errorf("password of %d bytes: at most 80 are allowed", len(p.Password))
@@ -286,7 +273,7 @@ func (p Peer) families() Families {
 	if p.Families != 0 {
 		return p.Families
 	}
-	return FamilyOf(p.Addr)
+	return wire.FamilyOf(p.Addr)
 }
 
 func (p Peer) holdTime() time.Duration {

@@ -36,7 +36,7 @@ type PeerStatus struct {
 	ASN   uint32
 	State State     // of the connection that is furthest
 	Since time.Time // when State was entered
-	Err   string    // why the last session or attempt ended; "" when it never did
+	Err   string    // why the last session ended; while there was none, the last attempt; "" if neither did
 
 	Received   int // prefixes accepted from the peer, stale ones included
 	Advertised int // prefixes the peer has from us
