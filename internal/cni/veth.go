@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -210,7 +211,31 @@ func (v veth) addAddrs(nl *netlink.Handle, addrs []netip.Prefix) error {
 			return fmt.Errorf("link %s: add address %v: %w", v.name, a.Addr(), err)
 		}
 	}
+	for _, a := range addrs {
+		if err := settle(nl, a.Addr()); err != nil {
+			return fmt.Errorf("link %s: %w", v.name, err)
+		}
+	}
 	return nil
+}
+
+// settle waits until addr is usable. The kernel finishes an IPv6 address in a
+// work queue after it was added, usually within 0.1 ms: until then packets to it
+// would be sent out.
+func settle(nl *netlink.Handle, addr netip.Addr) error {
+	if addr.Is4() {
+		return nil
+	}
+	const patience = 5 * time.Second
+	for start := time.Now(); ; time.Sleep(100 * time.Microsecond) {
+		routes, err := nl.RouteGet(addr.AsSlice())
+		if err == nil && len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL {
+			return nil
+		}
+		if time.Since(start) > patience {
+			return fmt.Errorf("address %v is not usable after %v", addr, patience)
+		}
+	}
 }
 
 // families says which address families a container has.

@@ -24,7 +24,7 @@ func Listen(path string) (net.Listener, error) {
 	if conn, err := net.DialTimeout("unix", path, time.Second); err == nil {
 		conn.Close()
 		return nil, fmt.Errorf("agent: %s: another agent is listening there", path)
-	} else if errors.Is(err, unix.ECONNREFUSED) {
+	} else if info, statErr := os.Lstat(path); statErr == nil && info.Mode().Type() == os.ModeSocket && errors.Is(err, unix.ECONNREFUSED) {
 		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return nil, fmt.Errorf("agent: remove stale socket: %w", err)
 		}
