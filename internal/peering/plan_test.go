@@ -3,6 +3,7 @@ package peering
 import (
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -21,7 +22,7 @@ import (
 //	block CIDR OWNER      ep NAME NODE ADDR[+ADDR]       bgp NAME [mesh=off as=N port=N bind=node password=S restart=D]
 //	peer NAME [node=N | nodes=SELECTOR] [ip=ADDR[:PORT] | peers=SELECTOR] [as=N localas=N
 //	          password=S keep self nosource manual filter=F via=ADDR keepalive=D restart=D ttl=N allow=N]
-func world(t *testing.T, text string) model.World {
+func world(t testing.TB, text string) model.World {
 	t.Helper()
 	w := model.World{}
 	for item := range strings.SplitSeq(text, ";") {
@@ -52,7 +53,7 @@ func world(t *testing.T, text string) model.World {
 	return w
 }
 
-func node(t *testing.T, f []string) model.Node {
+func node(t testing.TB, f []string) model.Node {
 	n := model.Node{Name: f[0], Labels: map[string]string{}}
 	for _, s := range f[1:] {
 		k, v, isField := strings.Cut(s, "=")
@@ -73,7 +74,7 @@ func node(t *testing.T, f []string) model.Node {
 	return n
 }
 
-func bgpConfig(t *testing.T, f []string) model.BGPConfig {
+func bgpConfig(t testing.TB, f []string) model.BGPConfig {
 	c := model.BGPConfig{Name: f[0]}
 	for _, s := range f[1:] {
 		switch k, v, _ := strings.Cut(s, "="); k {
@@ -96,7 +97,7 @@ func bgpConfig(t *testing.T, f []string) model.BGPConfig {
 	return c
 }
 
-func peer(t *testing.T, f []string) model.Peer {
+func peer(t testing.TB, f []string) model.Peer {
 	p := model.Peer{Name: f[0]}
 	for _, s := range f[1:] {
 		switch k, v, _ := strings.Cut(s, "="); k {
@@ -144,7 +145,7 @@ func peer(t *testing.T, f []string) model.Peer {
 	return p
 }
 
-func number(t *testing.T, s string) uint32 {
+func number(t testing.TB, s string) uint32 {
 	t.Helper()
 	n, err := strconv.ParseUint(s, 10, 32)
 	if err != nil {
@@ -153,7 +154,7 @@ func number(t *testing.T, s string) uint32 {
 	return uint32(n)
 }
 
-func duration(t *testing.T, s string) time.Duration {
+func duration(t testing.TB, s string) time.Duration {
 	t.Helper()
 	d, err := time.ParseDuration(s)
 	if err != nil {
@@ -162,7 +163,7 @@ func duration(t *testing.T, s string) time.Duration {
 	return d
 }
 
-func sel(t *testing.T, s string) *selector.Selector {
+func sel(t testing.TB, s string) *selector.Selector {
 	t.Helper()
 	out, err := selector.Parse(s)
 	if err != nil {
@@ -454,6 +455,71 @@ func TestView(t *testing.T) {
 	if got := fmt.Sprint(v.Secrets()); got != "[{tor key}]" {
 		t.Errorf("secrets %s", got)
 	}
+}
+
+// FuzzView holds a View against Plan on the whole world, over any history of
+// few objects. Whatever they say, a speaker can run the result.
+func FuzzView(f *testing.F) {
+	objects := []string{
+		"node a 10.0.0.1/24", "node a 10.0.0.1/24 fd00::1/64 rr=1.0.0.1 rack=1", "node a as=7", "node b 10.0.0.2/24 rack=1",
+		"node b 10.0.0.1/24", "node c 10.0.0.3/24 fd00::3/64 rr=1.0.0.1 as=7", "node c fd00::3/64", "bgp default mesh=off as=9",
+		"bgp default port=1790 password=tor", "bgp default password=nowhere", "bgp node.b port=1791", "bgp node.a bind=node",
+		"pool 10.65.0.0/16", "pool 10.65.0.0/16 noexport", "pool 10.65.1.0/24", "pool fd65::/48", "block 10.65.1.0/26 a",
+		"block 10.65.1.0/26 b", "block fd65::/122 a", "ep web a 10.65.1.7", "ep web b 10.65.1.7", "ep app a 10.65.2.7+fd65::7",
+		"peer p ip=10.0.0.254 as=65000", "peer p node=a ip=10.0.0.2 as=65000", "peer p peers=has(rack)", "peer q nodes=has(rack) peers=all() localas=7",
+		"peer q ip=10.0.0.3 localas=7 via=10.0.0.9", "peer q ip=fd00::3 password=tor", "peer p as=1", "peer q ip=10.0.0.254 keepalive=99999s",
+		"peer p ip=224.0.0.1 as=1", "peer q ip=0.0.0.0 as=1", "peer r nodes=all() peers=all() manual ttl=1",
+	}
+	for seed := range uint64(8) {
+		rnd := rand.New(rand.NewPCG(seed, 1))
+		script := make([]byte, 300)
+		for i := range script {
+			script[i] = byte(rnd.Uint32())
+		}
+		f.Add(script)
+	}
+	f.Fuzz(func(t *testing.T, script []byte) {
+		view, w := NewView("a"), model.World{}
+		var last string
+		for len(script) >= 3 {
+			verb, at, n := script[0], int(script[1]), 1+int(script[2])%3
+			script = script[3:]
+			var b model.Batch
+			touched := world(t, objects[at%len(objects)])
+			for i := range n {
+				maps.Copy(touched, world(t, objects[(at+i*7)%len(objects)]))
+			}
+			switch {
+			case verb < 180:
+				b.Puts = slices.Collect(maps.Values(touched))
+			case verb < 220:
+				b.Deletes = slices.Collect(maps.Keys(touched))
+			default:
+				b.Reset, b.Synced = true, true
+				for k, v := range w {
+					if _, ok := touched[k]; !ok {
+						b.Puts = append(b.Puts, v)
+					} else if verb < 240 {
+						b.Invalids = append(b.Invalids, model.Invalid{Key: k})
+					}
+				}
+			}
+			changed := view.Step(b)
+			w = w.Apply(b)
+			cfg, fixed, problems := Plan("a", w, Options{Secrets: secrets})
+			if err := cfg.Validate(); err != nil {
+				t.Fatalf("after %+v the speaker refuses %+v: %v", b, cfg, err)
+			}
+			got := fmt.Sprintf("%+v %v %v", cfg, fixed, problems)
+			if gotCfg, gotFixed, gotProblems := view.Plan(Options{Secrets: secrets}); fmt.Sprintf("%+v %v %v", gotCfg, gotFixed, gotProblems) != got {
+				t.Fatalf("after %+v\n got %+v %v %v\nwant %s", b, gotCfg, gotFixed, gotProblems, got)
+			}
+			if !changed && last != "" && got != last {
+				t.Fatalf("after %+v the view says that nothing changed\n got %s\nwant %s", b, got, last)
+			}
+			last = got
+		}
+	})
 }
 
 // Who looks at a node of a cluster of thousands does so often.

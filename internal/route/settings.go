@@ -18,6 +18,9 @@ const (
 	DefaultRouteRefresh    = 90 * time.Second
 )
 
+// kernelMetric6 is the metric that Linux gives an IPv6 route added with none.
+const kernelMetric6 = 1024
+
 // Settings is what holds for one node once all configurations that bear upon
 // it are laid over each other, field by field, with the defaults.
 type Settings struct {
@@ -56,6 +59,12 @@ func SettingsFor(node model.Node, values iter.Seq[model.Value], env ...model.Fel
 	for _, c := range slices.Backward(bgp) {
 		set(&s.Form.Learned4, c.IPv4Priority)
 		set(&s.Form.Learned6, c.IPv6Priority)
+	}
+	// To the kernel these two are one and the same, so they must be here.
+	for _, m := range []*uint32{&s.Form.Metric6, &s.Form.Learned6} {
+		if *m == kernelMetric6 {
+			*m = 0
+		}
 	}
 	slices.Sort(s.Unbuilt)
 	s.Unbuilt = slices.Compact(s.Unbuilt)
