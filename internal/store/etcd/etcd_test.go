@@ -45,6 +45,9 @@ func client(t testing.TB, url string) *clientv3.Client {
 	return c
 }
 
+// withAll makes a Get read every key from the given one on.
+func withAll() clientv3.OpOption { return clientv3.WithFromKey() }
+
 func TestStore(t *testing.T) {
 	t.Parallel()
 	storetest.Run(t, func(t *testing.T) storetest.Target {

@@ -10,8 +10,10 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"path"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -106,33 +108,74 @@ type joined struct {
 func (j joined) Error() string   { return j.text }
 func (j joined) Unwrap() []error { return j.errs }
 
-// probe connects to one endpoint and exchanges the first bytes of HTTP/2.
+// probe connects to one endpoint and exchanges the first bytes of HTTP/2. Where
+// that is answered by nothing it asks as a browser would, to tell web servers apart.
 func probe(ctx context.Context, endpoint string, t *tls.Config) error {
+	conn, err := connect(ctx, endpoint, t)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	err = greet(conn)
+	if !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
+		return err
+	}
+	again, dialErr := connect(ctx, endpoint, t)
+	if dialErr != nil {
+		return err
+	}
+	defer again.Close()
+	head := make([]byte, 5)
+	if _, err := io.WriteString(again, "GET / HTTP/1.0\r\n\r\n"); err == nil {
+		io.ReadFull(again, head) //nolint:errcheck // what did not come is not HTTP
+	}
+	if string(head) == "HTTP/" {
+		return errHTTP1
+	}
+	return err
+}
+
+var (
+	errHTTP1 = errors.New("answers in HTTP/1: not etcd")
+	// errClosed is also what a server does that wants TLS.
+	errClosed = fmt.Errorf("closes the connection without an answer: not etcd, or it speaks TLS and needs https://%w", silent{io.EOF})
+)
+
+// silent wraps an error whose text says nothing to users.
+type silent struct{ error }
+
+func (silent) Error() string   { return "" }
+func (s silent) Unwrap() error { return s.error }
+
+// connect dials an endpoint, by TLS unless t is nil. The connection ends with ctx's
+// deadline.
+func connect(ctx context.Context, endpoint string, t *tls.Config) (net.Conn, error) {
 	network, address := dialTarget(endpoint)
 	conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
 	if err != nil {
-		return cause(err)
+		return nil, cause(err)
 	}
-	defer conn.Close()
-	if t != nil {
+	if deadline, ok := ctx.Deadline(); ok {
+		err = conn.SetDeadline(deadline)
+	}
+	if err == nil && t != nil {
 		t = t.Clone()
 		t.NextProtos = []string{"h2"}
 		t.ServerName, _, _ = net.SplitHostPort(address)
 		if network == "unix" {
-			t.ServerName = address[strings.LastIndex(address, "/")+1:]
+			t.ServerName = path.Base(address)
 		}
 		secure := tls.Client(conn, t)
-		if err := secure.HandshakeContext(ctx); err != nil {
-			return fmt.Errorf("TLS: %w", cause(err))
+		if err = secure.HandshakeContext(ctx); err != nil {
+			err = fmt.Errorf("TLS: %w", cause(err))
 		}
 		conn = secure
 	}
-	if deadline, ok := ctx.Deadline(); ok {
-		if err := conn.SetDeadline(deadline); err != nil {
-			return cause(err)
-		}
+	if err != nil {
+		conn.Close() //nolint:errcheck // it is of no use any more
+		return nil, err
 	}
-	return greet(conn)
+	return conn, nil
 }
 
 // greet sends the HTTP/2 preface with empty settings and reads the header of the
@@ -149,13 +192,13 @@ func greet(conn io.ReadWriter) error {
 	case n == len(head) && head[0] == 0 && head[3] == settings:
 		return nil
 	case bytes.HasPrefix(got, []byte("HTTP/")):
-		return errors.New("answers in HTTP/1: not etcd")
+		return errHTTP1
 	case bytes.HasPrefix(got, []byte{21, 3}):
 		return errors.New("speaks TLS: the endpoint must begin with https://")
 	case n > 0:
 		return fmt.Errorf("answers with %q, which is not gRPC: not etcd", got)
 	case errors.Is(err, io.EOF):
-		return errors.New("closes the connection without an answer")
+		return errClosed
 	}
 	return cause(err)
 }

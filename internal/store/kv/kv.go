@@ -7,7 +7,7 @@
 //	─────────── kv ───────────         layout · encode · decode · merge · blame
 //	DB                                 Range Txn Watch Close
 //
-// The layout (issue fixtures etcd and stored; Calico's libcalico-go writes the same):
+// The layout (recorded from Calico itself in test/fixtures/etcd and stored):
 //
 //	/calico/resources/v3/projectcalico.org/PLURAL[/NAMESPACE]/NAME   a v3 resource
 //	/calico/ipam/v2/assignment/ipv4/block/10.0.0.0-26                 a block

@@ -26,6 +26,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"go.etcd.io/etcd/server/v3/embed"
@@ -55,6 +56,7 @@ type Config struct {
 type Server struct {
 	etcd    *embed.Etcd
 	sockets []string
+	stop    sync.Once
 }
 
 // Start runs a server and returns when it serves, or when ctx ends.
@@ -71,7 +73,7 @@ func Start(ctx context.Context, c Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("etcd server: %s: %w", c.Dir, err)
 	}
-	s := &Server{e, sockets}
+	s := &Server{etcd: e, sockets: sockets}
 	for _, path := range sockets {
 		if err := os.Chmod(path, 0o600); err != nil {
 			s.Stop()
@@ -92,11 +94,14 @@ func Start(ctx context.Context, c Config) (*Server, error) {
 }
 
 // Stop ends the server and waits for it. Clients see their connections close.
+// Stopping twice does nothing.
 func (s *Server) Stop() {
-	s.etcd.Close()
-	for _, path := range s.sockets {
-		os.Remove(path) //nolint:errcheck // etcd has removed it already, as a rule
-	}
+	s.stop.Do(func() {
+		s.etcd.Close()
+		for _, path := range s.sockets {
+			os.Remove(path) //nolint:errcheck // etcd has removed it already, as a rule
+		}
+	})
 }
 
 // Err delivers the error that ended the server, if it ended by itself.
