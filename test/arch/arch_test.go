@@ -7,6 +7,7 @@ import (
 	"go/parser"
 	"go/token"
 	"io"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
@@ -182,4 +183,45 @@ func TestCallReasons(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestDependencies wants a reason for every module that a package of ours
+// imports.
+func TestDependencies(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("../../docs/dependencies.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("go", "list", "-e", "-test", "-f",
+		`{{range .Imports}}{{.}}{{"\n"}}{{end}}{{range .TestImports}}{{.}}{{"\n"}}{{end}}{{range .XTestImports}}{{.}}{{"\n"}}{{end}}`, Module+"/...")
+	cmd.Dir = "../.."
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	seen := map[string]bool{}
+	for imported := range strings.FieldsSeq(string(out)) {
+		first, _, _ := strings.Cut(imported, "/")
+		if !strings.Contains(first, ".") || strings.HasPrefix(imported, Module) || seen[imported] {
+			continue
+		}
+		seen[imported] = true
+		if !reasonGiven(string(page), imported) {
+			t.Errorf("docs/dependencies.md gives no reason for the module of %s", imported)
+		}
+	}
+	if len(seen) < 3 {
+		t.Errorf("go list shows only %d packages of others", len(seen))
+	}
+}
+
+// reasonGiven reports whether the page names the module that has the package.
+func reasonGiven(page, pkg string) bool {
+	for path := pkg; path != "."; path = filepath.Dir(path) {
+		if strings.Contains(page, "`"+path+"`") {
+			return true
+		}
+	}
+	return false
 }
