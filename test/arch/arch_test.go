@@ -193,7 +193,7 @@ func TestDependencies(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command("go", "list", "-e", "-test", "-f",
+	cmd := exec.Command("go", "list", "-e", "-f",
 		`{{range .Imports}}{{.}}{{"\n"}}{{end}}{{range .TestImports}}{{.}}{{"\n"}}{{end}}{{range .XTestImports}}{{.}}{{"\n"}}{{end}}`, Module+"/...")
 	cmd.Dir = "../.."
 	out, err := cmd.Output()
