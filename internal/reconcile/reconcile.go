@@ -22,6 +22,7 @@ package reconcile
 import (
 	"context"
 	"math/rand/v2"
+	"sync/atomic"
 	"time"
 )
 
@@ -53,6 +54,7 @@ type Options struct {
 type Loop struct {
 	pass         func(context.Context, Cause) error
 	opts         Options
+	every        atomic.Int64 // Options.Resync, which may change
 	kick, resync chan struct{}
 }
 
@@ -67,11 +69,16 @@ func New(pass func(context.Context, Cause) error, opts Options) *Loop {
 	if opts.Health == nil {
 		opts.Health = func(error) {}
 	}
-	return &Loop{pass: pass, opts: opts, kick: make(chan struct{}, 1), resync: make(chan struct{}, 1)}
+	l := &Loop{pass: pass, opts: opts, kick: make(chan struct{}, 1), resync: make(chan struct{}, 1)}
+	l.every.Store(int64(opts.Resync))
+	return l
 }
 
 // Kick asks for a pass as soon as possible. It never blocks.
 func (l *Loop) Kick() { poke(l.kick) }
+
+// Every changes Options.Resync; it counts from the next full pass on.
+func (l *Loop) Every(d time.Duration) { l.every.Store(int64(d)) }
 
 // Resync asks for a full pass as soon as possible. It never blocks.
 func (l *Loop) Resync() { poke(l.resync) }
@@ -96,7 +103,9 @@ func (l *Loop) Run(ctx context.Context) error {
 			return context.Cause(ctx)
 		}
 		l.opts.Health(err)
-		due.update(l.opts, cause, err, time.Now())
+		opts := l.opts
+		opts.Resync = time.Duration(l.every.Load())
+		due.update(opts, cause, err, time.Now())
 
 		timer.Reset(due.next(time.Now()))
 		select {
@@ -119,8 +128,11 @@ type deadlines struct {
 }
 
 func (d *deadlines) update(o Options, cause Cause, err error, now time.Time) {
-	if cause == Resync && o.Resync > 0 {
-		d.resync = now.Add(jitter(o.Resync))
+	if cause == Resync {
+		d.resync = time.Time{}
+		if o.Resync > 0 {
+			d.resync = now.Add(jitter(o.Resync))
+		}
 	}
 	switch {
 	case err == nil:

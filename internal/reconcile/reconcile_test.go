@@ -102,3 +102,24 @@ func TestDelayGrowsAndKicksPassBy(t *testing.T) {
 		t.Errorf("health saw %v, want six errors, then none", seen)
 	}
 }
+
+func TestEveryChangesTheTime(t *testing.T) {
+	t.Parallel()
+	causes, at := run(t, Options{}, fine, func(l *Loop) {
+		time.Sleep(2 * time.Hour)
+		l.Every(10 * time.Second)
+		l.Resync()
+		time.Sleep(12 * time.Second) // one asked for, one in time
+		l.Every(0)
+		time.Sleep(2 * time.Hour)
+	})
+	full := 0
+	for _, c := range causes {
+		if c == Resync {
+			full++
+		}
+	}
+	if full != 4 {
+		t.Errorf("passes %v at %v, want four full ones: the first, one asked for, two in time", causes, at)
+	}
+}

@@ -1,0 +1,31 @@
+// Command weft is the whole of weft in one binary: its roles (node agent,
+// store), the lab, and the command line.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"github.com/weft-net/weft/internal/ctl"
+	"github.com/weft-net/weft/internal/run"
+)
+
+// version is set by the linker.
+var version = "unknown"
+
+func main() {
+	ctx := run.Context(context.Background())
+	err := ctl.Execute(ctx, ctl.Process{
+		Args:    os.Args[1:],
+		Environ: os.Environ(),
+		Stdin:   os.Stdin,
+		Stdout:  os.Stdout,
+		Stderr:  os.Stderr,
+		Version: version,
+	})
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "weft: %v\n", err)
+	}
+	os.Exit(ctl.ExitCode(err))
+}

@@ -1,0 +1,316 @@
+// Package agent is the node agent: one process per node that does the work of
+// Calico's Felix, BIRD and confd. It wires the deciders to the doors and
+// decides nothing itself.
+//
+//	store.Source ─ batches ─► engine ─┬─ route.Graph ──► plan.Delta ─► kernel/fib
+//	                            ▲     ├─ peering.View ─► bgp.Config ─► speaker ─┐
+//	                            │     └─ allocator (settings)                   │
+//	                            └───────────── learned routes ──────────────────┘
+//	weft-cni ─► socket ─► attachments ─► allocator ─► store (block, handle, endpoint)
+//	                          └─ waits until the engine and the kernel have it
+//
+// The endpoint that a CNI request writes comes back through the datastore's
+// watch like everything else: there is one way into the deciders, so what a
+// restarted agent sees is what the running one saw.
+//
+// Beside that the agent watches the node's address, carries out the DELs that
+// found no agent, and answers `weft node status`.
+//
+// Invariant: when the agent ends, however it ends, it takes nothing out of the
+// kernel and tells no peer to forget its routes: traffic goes on, and the next
+// agent finds what this one left.
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/weft-net/weft/internal/allocator"
+	"github.com/weft-net/weft/internal/bgp"
+	"github.com/weft-net/weft/internal/cni/rpc"
+	"github.com/weft-net/weft/internal/kernel/fib"
+	"github.com/weft-net/weft/internal/model"
+	"github.com/weft-net/weft/internal/peering"
+	"github.com/weft-net/weft/internal/route"
+	"github.com/weft-net/weft/internal/run"
+	"github.com/weft-net/weft/internal/speaker"
+	"github.com/weft-net/weft/internal/startup"
+	"github.com/weft-net/weft/internal/store"
+)
+
+// queueInterval is the time between two looks at the queue of DELs that found
+// no agent: an executable that gave up may write a moment after we began.
+const queueInterval = 10 * time.Second
+
+// Config is what an agent must be told. All of it is required unless said
+// otherwise.
+type Config struct {
+	Settings startup.Settings
+	Store    store.Store
+	Felix    []model.FelixConfig // settings of the process, the strongest first; may be empty
+	Peering  peering.Options     // its Secrets are read from SecretsDir
+	NoBGP    bool                // CALICO_NETWORKING_BACKEND is not bird
+	Version  string
+
+	CNISocket    string // where the CNI executable asks
+	StatusSocket string // where `weft node status` asks
+	QueueDir     string // of DELs that found no agent
+	SecretsDir   string // of BGP passwords; empty: none
+	NodeNameFile string // written for the CNI executable
+
+	Log   *slog.Logger
+	Level *slog.LevelVar // of Log; follows logSeverityScreen
+}
+
+// Run prepares the node and keeps it right until ctx ends. It returns nil when
+// ctx ended, else the first thing that could not go on.
+func Run(ctx context.Context, c Config) error {
+	if err := store.Initialise(ctx, c.Store); err != nil {
+		return fmt.Errorf("agent: initialise the datastore: %w", err)
+	}
+	host := startup.ThisHost()
+	node, err := startup.Prepare(ctx, c.Store, c.Settings, host, c.Log)
+	if err != nil {
+		return err
+	}
+	if err := startup.WriteNodeName(c.NodeNameFile, node.Name); err != nil {
+		return err
+	}
+	if err := fib.EnableForwarding(true, node.IPv6.IsValid()); err != nil {
+		return err
+	}
+	a, err := wire(c, node)
+	if err != nil {
+		return err
+	}
+	err = a.run(ctx, host)
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// agent is what runs.
+type agent struct {
+	Config
+	node    model.Node
+	engine  *engine
+	fib     *fib.FIB
+	speaker *speaker.Speaker // nil: no BGP
+	alloc   *allocator.Allocator
+	cni     *attachments
+	queue   rpc.Queue
+	started time.Time
+	ready   chan struct{} // closed when the datastore is known and the queue is drained
+}
+
+// wire makes the parts of an agent.
+func wire(c Config, node model.Node) (*agent, error) {
+	settings := route.SettingsFor(node, slices.Values([]model.Value(nil)), c.Felix...)
+	table, err := fib.New(fib.Options{
+		Prefixes:             settings.InterfacePrefixes,
+		DeviceProtocol:       settings.Form.Proto,
+		RemoveExternalRoutes: settings.RemoveExternal,
+		Resync:               resync(settings),
+		Log:                  c.Log.With("part", "fib"),
+	})
+	if err != nil {
+		return nil, err
+	}
+	a := &agent{
+		Config: c, node: node, fib: table,
+		alloc:   allocator.New(c.Store, node.Name, time.Now),
+		queue:   rpc.Queue{Dir: c.QueueDir},
+		started: time.Now(),
+		ready:   make(chan struct{}),
+	}
+	a.engine = &engine{
+		node:     node.Name,
+		graph:    route.NewGraph(node.Name, c.Felix...),
+		view:     peering.NewView(node.Name),
+		options:  c.Peering,
+		secrets:  secrets(c.SecretsDir),
+		fib:      table,
+		alloc:    a.alloc,
+		arrivals: newArrivals(node.Name),
+		notes:    newNotes(c.Log),
+		log:      c.Log,
+		synced:   make(chan struct{}),
+
+		onSettings: a.follow,
+	}
+	if !c.NoBGP {
+		inherited, err := table.Inherited()
+		if err != nil {
+			return nil, err
+		}
+		a.speaker = speaker.New(c.Log.With("part", "bgp"))
+		a.engine.speaker = a.speaker
+		a.engine.restarting = inherited
+	}
+	a.cni = &attachments{
+		node: node.Name, store: c.Store, alloc: a.alloc, arrivals: a.engine.arrivals,
+		applied: func(ctx context.Context, link string) error { return table.WaitApplied(ctx, link) },
+		unready: a.unready,
+		mtu:     func() int { return linkMTU(a.node) },
+		added:   map[rpc.Attachment]uint64{}, profile: map[string]bool{},
+	}
+	return a, nil
+}
+
+// run runs the parts until one of them fails or ctx ends.
+func (a *agent) run(ctx context.Context, host startup.Host) error {
+	cniSocket, err := rpc.Listen(a.CNISocket)
+	if err != nil {
+		return err
+	}
+	statusSocket, err := rpc.Listen(a.StatusSocket)
+	if err != nil {
+		return errors.Join(err, cniSocket.Close())
+	}
+	batches := make(chan model.Batch)
+	var learned <-chan bgp.LearnedBatch
+	group, ctx := errgroup.WithContext(ctx)
+	start := func(f func(context.Context) error) { group.Go(func() error { return f(ctx) }) }
+	start(a.fib.Run)
+	start(a.alloc.Run)
+	start(func(ctx context.Context) error { return follow(ctx, a.Store, batches, a.Log) })
+	if a.speaker != nil {
+		learned = a.speaker.Learned()
+		start(a.speaker.Run)
+	}
+	start(func(ctx context.Context) error { return a.engine.run(ctx, batches, learned) })
+	start(func(ctx context.Context) error { return a.drain(ctx) })
+	start(func(ctx context.Context) error { return rpc.Serve(ctx, cniSocket, a.cni, a.Log) })
+	start(func(ctx context.Context) error {
+		return run.Pages(ctx, statusSocket, a.health, func() any { return a.status() })
+	})
+	start(func(ctx context.Context) error { return a.watchAddress(ctx, host) })
+	a.Log.Info("agent runs", "node", a.node.Name, "version", a.Version)
+	return group.Wait()
+}
+
+// drain carries out what the CNI executable could not tell an agent, first of
+// all and then now and again, and reports readiness in between.
+func (a *agent) drain(ctx context.Context) error {
+	select {
+	case <-a.engine.synced:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	last := ""
+	for first := true; ; first = false {
+		text := ""
+		if err := a.queue.Each(ctx, a.cni.Del); err != nil {
+			text = err.Error()
+		}
+		if text != "" && text != last {
+			a.Log.Warn("queued DELs", "err", text)
+		}
+		last = text
+		if first {
+			close(a.ready)
+			a.Log.Info("agent is ready", "node", a.node.Name)
+		}
+		select {
+		case <-time.After(queueInterval):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// unready says why no CNI request can be served; empty when it can.
+func (a *agent) unready() string {
+	select {
+	case <-a.ready:
+	default:
+		return "the agent has just started and is reading the datastore: try again"
+	}
+	if a.engine.notes.locked() {
+		return "the datastore is locked (ClusterInformation datastoreReady is false): try again when it is unlocked"
+	}
+	return ""
+}
+
+// health is what the pages /liveness and /readiness say.
+func (a *agent) health() run.Health {
+	why := a.unready()
+	if why == "" {
+		return run.Health{Live: true, Ready: true, Why: "ready"}
+	}
+	return run.Health{Live: true, Why: why}
+}
+
+// watchAddress detects the node's address again now and then, and writes it
+// when it changed: the record comes back through the watch.
+func (a *agent) watchAddress(ctx context.Context, host startup.Host) error {
+	if a.Settings.PollInterval == 0 {
+		<-ctx.Done()
+		return context.Cause(ctx)
+	}
+	last := ""
+	for {
+		select {
+		case <-time.After(a.Settings.PollInterval):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		err := startup.Refresh(ctx, a.Store, a.Settings, host, a.Log)
+		if conflict := (*startup.ConflictError)(nil); errors.As(err, &conflict) {
+			return err // the address changed to one that another node has
+		}
+		text := ""
+		if err != nil {
+			text = err.Error()
+		}
+		if text != "" && text != last && ctx.Err() == nil {
+			a.Log.Warn("the node's address can't be checked; the last one stays", "err", text)
+		}
+		last = text
+	}
+}
+
+// follow puts changed settings to use.
+func (a *agent) follow(s route.Settings) {
+	if level, err := run.ParseLevel(s.LogSeverity); err == nil && s.LogSeverity != "" {
+		a.Level.Set(level)
+	}
+	a.fib.Configure(fib.Options{
+		Prefixes:             s.InterfacePrefixes,
+		DeviceProtocol:       s.Form.Proto,
+		RemoveExternalRoutes: s.RemoveExternal,
+		Resync:               resync(s),
+	})
+}
+
+// resync is the interval of full comparisons as package fib wants it.
+func resync(s route.Settings) time.Duration {
+	if s.RouteRefresh == 0 {
+		return -1
+	}
+	return s.RouteRefresh
+}
+
+// linkMTU is the MTU of the link that has the node's address; 0 if none has.
+func linkMTU(node model.Node) int {
+	links, err := startup.Links()
+	if err != nil {
+		return 0
+	}
+	for _, l := range links {
+		for _, p := range l.Addrs {
+			if a := p.Addr(); a == node.IPv4.Addr() || a == node.IPv6.Addr() && a != (netip.Addr{}) {
+				return l.MTU
+			}
+		}
+	}
+	return 0
+}

@@ -1,0 +1,504 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	v3 "github.com/weft-net/weft/api/v3"
+	"github.com/weft-net/weft/internal/allocator"
+	"github.com/weft-net/weft/internal/cni/rpc"
+	"github.com/weft-net/weft/internal/ipam"
+	"github.com/weft-net/weft/internal/model"
+	"github.com/weft-net/weft/internal/store"
+)
+
+// attachments serves the CNI executable.
+type attachments struct {
+	node     string
+	store    store.Store
+	alloc    *allocator.Allocator
+	arrivals *arrivals
+	// applied returns when the kernel has everything that the workload on that
+	// link needs.
+	applied func(ctx context.Context, link string) error
+	// unready says why nothing can be served now; empty when it can.
+	unready func() string
+	mtu     func() int // of workload interfaces, bytes
+
+	mu      sync.Mutex
+	adds    uint64                    // ADDs begun
+	added   map[rpc.Attachment]uint64 // the number of the latest ADD of each
+	profile map[string]bool           // profiles that are known to exist
+}
+
+var _ rpc.Agent = (*attachments)(nil)
+
+// Add implements [rpc.Agent].
+func (a *attachments) Add(ctx context.Context, r rpc.AddRequest) (rpc.AddResponse, error) {
+	if err := a.serves(r.Node); err != nil {
+		return rpc.AddResponse{}, err
+	}
+	a.begin(r.Attachment)
+	req := allocator.Request{Request: ipam.Request{
+		Holder: model.Attribute{Handle: v3.HandleID(r.Network, r.ContainerID), Secondary: a.attributes(r.Workload)},
+		Use:    model.UseWorkload,
+		Addrs:  r.Address.Exact,
+	}}
+	if len(r.Address.Exact) == 0 {
+		req.V4, req.V6 = wish(r.Address.IPv4, r.Address.IPv4Pools), wish(r.Address.IPv6, r.Address.IPv6Pools)
+	}
+	if r.Endpoint == nil {
+		got, err := a.alloc.Assign(ctx, req)
+		return rpc.AddResponse{Addrs: printed(got.Addrs, r.Address.Exact)}, explain(err)
+	}
+	got, ep, err := a.assignWithEndpoint(ctx, req, r)
+	if err != nil {
+		return rpc.AddResponse{}, explain(err)
+	}
+	if err := a.arrivals.wait(ctx, ep); err != nil {
+		return rpc.AddResponse{}, err
+	}
+	if err := a.applied(ctx, ep.Link); err != nil {
+		return rpc.AddResponse{}, fmt.Errorf("agent: %s: routes of %s: %w", r.Attachment, ep.Link, err)
+	}
+	return rpc.AddResponse{Addrs: append(printed(got.Addrs, r.Address.Exact), r.Endpoint.Given...), MTU: a.mtu()}, nil
+}
+
+// assignWithEndpoint gives out the addresses and writes the endpoint that has
+// them, in one transaction.
+func (a *attachments) assignWithEndpoint(ctx context.Context, req allocator.Request, r rpc.AddRequest) (allocator.Result, model.Endpoint, error) {
+	if err := a.ensureProfiles(ctx, r.Endpoint.Profiles); err != nil {
+		return allocator.Result{}, model.Endpoint{}, err
+	}
+	key, err := endpointKey(a.node, r.Attachment, r.Workload)
+	if err != nil {
+		return allocator.Result{}, model.Endpoint{}, &rpc.Error{Code: rpc.CodeInvalidConfig, Msg: err.Error()}
+	}
+	// Whether the endpoint exists is nearly always known without a read. When
+	// what is known is old, the transaction is refused, and it is read.
+	_, exists := a.arrivals.get(key)
+	for {
+		old := store.Object{}
+		if exists {
+			if old, err = a.store.Get(ctx, key); errors.Is(err, store.ErrNotFound) {
+				old = store.Object{}
+			} else if err != nil {
+				return allocator.Result{}, model.Endpoint{}, err
+			}
+		}
+		var ep model.Endpoint
+		req.Extra = func(addrs []ipam.Assigned) ([]store.Op, error) {
+			op, parsed, err := a.endpointOp(key, old, r, addrs)
+			ep = parsed
+			return op, err
+		}
+		got, err := a.alloc.Assign(ctx, req)
+		if errors.Is(err, store.ErrExists) || errors.Is(err, store.ErrConflict) || errors.Is(err, store.ErrNotFound) {
+			exists = true
+			continue
+		}
+		return got, ep, err
+	}
+}
+
+// endpointOp is the write of the endpoint; none when it is stored as it should be.
+func (a *attachments) endpointOp(key model.Key, old store.Object, r rpc.AddRequest, addrs []ipam.Assigned) ([]store.Op, model.Endpoint, error) {
+	fresh, _ := v3.New(string(model.KindWorkloadEndpoint))
+	o := fresh.(*v3.WorkloadEndpoint)
+	verb := store.Create
+	if before, ok := old.Object.(*v3.WorkloadEndpoint); ok {
+		// A copy: what was read is not ours to change.
+		*o = *before
+		verb = store.Update
+	}
+	o.Name, o.Namespace = key.Name, key.Namespace
+	o.Labels, o.Annotations = maps.Clone(r.Endpoint.Labels), maps.Clone(r.Endpoint.Annotations)
+	o.Spec = a.endpointSpec(o.Spec, r, addrs)
+	v3.Default(o)
+	value, err := model.Parse(o)
+	ep, ok := value.(model.Endpoint)
+	if err != nil || !ok {
+		return nil, ep, &rpc.Error{Code: rpc.CodeInvalidConfig, Msg: fmt.Sprintf("agent: endpoint of %s: %v", r.Attachment, err)}
+	}
+	return []store.Op{{Verb: verb, Object: old.With(o)}}, ep, nil
+}
+
+func (a *attachments) endpointSpec(s v3.WorkloadEndpointSpec, r rpc.AddRequest, addrs []ipam.Assigned) v3.WorkloadEndpointSpec {
+	e := r.Endpoint
+	s.Orchestrator, s.Node, s.ContainerID = r.Orchestrator, a.node, r.ContainerID
+	s.Pod, s.Endpoint, s.InterfaceName, s.MAC = r.Pod, r.IfName, e.HostLink, e.MAC
+	s.Profiles = e.Profiles
+	if r.Orchestrator == rpc.Kubernetes && len(e.Profiles) == 0 {
+		s.Profiles = []string{"kns." + r.Namespace, "ksa." + r.Namespace + ".default"}
+	}
+	s.IPNetworks = nil
+	for _, x := range addrs {
+		s.IPNetworks = append(s.IPNetworks, single(x.Addr).String())
+	}
+	for _, p := range e.Given {
+		s.IPNetworks = append(s.IPNetworks, single(p.Addr()).String())
+	}
+	s.Ports = nil
+	for _, p := range e.Ports {
+		port := v3.WorkloadEndpointPort{Name: p.Name, Protocol: v3.Protocol{Name: strings.ToUpper(p.Protocol)}, Port: p.Port, HostPort: p.HostPort}
+		if p.HostIP.IsValid() {
+			port.HostIP = p.HostIP.String()
+		}
+		s.Ports = append(s.Ports, port)
+	}
+	s.AllowSpoofedSourcePrefixes = nil
+	for _, p := range e.SourcePrefixes {
+		s.AllowSpoofedSourcePrefixes = append(s.AllowSpoofedSourcePrefixes, p.String())
+	}
+	return s
+}
+
+// ensureProfiles creates the profiles that an endpoint outside Kubernetes
+// names and that do not exist: those of one network talk with each other.
+func (a *attachments) ensureProfiles(ctx context.Context, names []string) error {
+	for _, name := range names {
+		a.mu.Lock()
+		known := a.profile[name]
+		a.mu.Unlock()
+		if known {
+			continue
+		}
+		o, _ := v3.New(string(model.KindProfile))
+		p := o.(*v3.Profile)
+		p.Name = name
+		p.Spec = v3.ProfileSpec{
+			Ingress:       []v3.Rule{{Action: "Allow", Source: v3.EntityRule{Selector: "has(" + name + ")"}}},
+			Egress:        []v3.Rule{{Action: "Allow"}},
+			LabelsToApply: map[string]string{name: ""},
+		}
+		if _, err := a.store.Commit(ctx, store.Op{Verb: store.Create, Object: store.New(p)}); err != nil && !errors.Is(err, store.ErrExists) {
+			return fmt.Errorf("agent: profile %s: %w", name, err)
+		}
+		a.mu.Lock()
+		a.profile[name] = true
+		a.mu.Unlock()
+	}
+	return nil
+}
+
+// Del implements [rpc.Agent].
+func (a *attachments) Del(ctx context.Context, r rpc.DelRequest) error {
+	a.mu.Lock()
+	delete(a.added, r.Attachment)
+	a.mu.Unlock()
+	handle := v3.HandleID(r.Network, r.ContainerID)
+	var extra []store.Op
+	if !r.AddressesOnly {
+		o, err := a.endpointOf(ctx, r.Attachment, r.Workload)
+		if err != nil {
+			return err
+		}
+		if o.Object != nil {
+			extra = append(extra, store.Op{Verb: store.Delete, Object: o})
+		}
+	}
+	_, err := a.alloc.Release(ctx, handle, extra...)
+	return err
+}
+
+// endpointOf reads the endpoint of an attachment; the zero Object if there is
+// none, or if it meanwhile belongs to another container of the same pod.
+func (a *attachments) endpointOf(ctx context.Context, at rpc.Attachment, w rpc.Workload) (store.Object, error) {
+	key, err := endpointKey(a.node, at, w)
+	if err != nil {
+		// It can't have been added either.
+		return store.Object{}, nil
+	}
+	o, err := a.store.Get(ctx, key)
+	if errors.Is(err, store.ErrNotFound) {
+		return store.Object{}, nil
+	}
+	if err != nil {
+		return store.Object{}, err
+	}
+	if ep, ok := o.Object.(*v3.WorkloadEndpoint); !ok || ep.Spec.ContainerID != at.ContainerID {
+		return store.Object{}, nil
+	}
+	return o, nil
+}
+
+// Check implements [rpc.Agent].
+func (a *attachments) Check(ctx context.Context, r rpc.CheckRequest) error {
+	bad := func(format string, args ...any) error {
+		return &rpc.Error{Code: rpc.CodeCheck, Msg: "agent: " + r.Attachment.String() + ": " + fmt.Sprintf(format, args...)}
+	}
+	if err := a.serves(r.Node); err != nil {
+		return err
+	}
+	if r.AddressesOnly {
+		return a.checkAddresses(ctx, r, bad)
+	}
+	o, err := a.endpointOf(ctx, r.Attachment, r.Workload)
+	if err != nil {
+		return err
+	}
+	stored, ok := o.Object.(*v3.WorkloadEndpoint)
+	if !ok {
+		return bad("its endpoint is not in the datastore")
+	}
+	value, err := model.Parse(stored)
+	ep, ok := value.(model.Endpoint)
+	switch {
+	case err != nil || !ok:
+		return bad("its endpoint is not valid: %v", err)
+	case r.HostLink != "" && ep.Link != r.HostLink:
+		return bad("its endpoint is on %s, not on %s", ep.Link, r.HostLink)
+	}
+	for _, addr := range r.Addrs {
+		if !slices.Contains(ep.Addrs, addr) {
+			return bad("its endpoint does not have %v", addr)
+		}
+	}
+	soon, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	if err := a.applied(soon, ep.Link); err != nil {
+		return bad("the kernel lacks routes of %s: %v", ep.Link, err)
+	}
+	return nil
+}
+
+// checkAddresses checks that the handle of the attachment has the addresses.
+func (a *attachments) checkAddresses(ctx context.Context, r rpc.CheckRequest, bad func(string, ...any) error) error {
+	handle := v3.HandleID(r.Network, r.ContainerID)
+	held := map[netip.Addr]bool{}
+	o, err := a.store.Get(ctx, model.HandleKey(handle))
+	if errors.Is(err, store.ErrNotFound) {
+		return bad("it has no addresses")
+	}
+	if err != nil {
+		return err
+	}
+	h, err := model.Parse(o.Object)
+	if err != nil {
+		return bad("its handle is not valid: %v", err)
+	}
+	for cidr := range h.(model.Handle).Blocks {
+		o, err := a.store.Get(ctx, model.BlockKey(cidr))
+		if err != nil {
+			return bad("block %v: %v", cidr, err)
+		}
+		b, err := model.Parse(o.Object)
+		if err != nil {
+			return bad("block %v: %v", cidr, err)
+		}
+		for _, addr := range ipam.Held(b.(model.Block), handle) {
+			held[addr] = true
+		}
+	}
+	for _, addr := range r.Addrs {
+		if !held[addr] {
+			return bad("it does not have %v", addr)
+		}
+	}
+	return nil
+}
+
+// Status implements [rpc.Agent].
+func (a *attachments) Status(_ context.Context, r rpc.StatusRequest) error {
+	if err := a.serves(r.Node); err != nil {
+		e := *err.(*rpc.Error)
+		if e.Code == rpc.CodeTryLater {
+			e.Code = rpc.CodeNotAvailable
+		}
+		return &e
+	}
+	return nil
+}
+
+// GC implements [rpc.Agent].
+func (a *attachments) GC(ctx context.Context, r rpc.GCRequest) (rpc.GCResponse, error) {
+	if err := a.serves(r.Node); err != nil {
+		return rpc.GCResponse{}, err
+	}
+	a.mu.Lock()
+	before := a.adds
+	a.mu.Unlock()
+	valid := map[string]bool{}
+	for _, v := range r.Valid {
+		valid[v3.HandleID(r.Network, v.ContainerID)] = true
+	}
+	var out rpc.GCResponse
+	stale, errs := a.staleEndpoints(ctx, r, valid)
+	for _, s := range stale {
+		if a.since(s.at, before) {
+			continue
+		}
+		if err := a.Del(ctx, rpc.DelRequest{Attachment: s.at, Workload: s.workload, AddressesOnly: r.AddressesOnly}); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if !r.AddressesOnly {
+			out.HostLinks = append(out.HostLinks, s.link)
+		}
+	}
+	handles, err := a.staleHandles(ctx, r.Network, valid)
+	errs = append(errs, err)
+	for _, h := range handles {
+		at := rpc.Attachment{Network: r.Network, ContainerID: strings.TrimPrefix(h, r.Network+"."), IfName: ""}
+		if a.since(at, before) {
+			continue
+		}
+		_, err := a.alloc.Release(ctx, h)
+		errs = append(errs, err)
+	}
+	return out, errors.Join(errs...)
+}
+
+type staleEndpoint struct {
+	at       rpc.Attachment
+	workload rpc.Workload
+	link     string
+}
+
+// staleEndpoints finds the endpoints of this node that belong to the network
+// and to no valid attachment. An endpoint does not name its network: it is of
+// this one if the handle made of both exists.
+func (a *attachments) staleEndpoints(ctx context.Context, r rpc.GCRequest, valid map[string]bool) ([]staleEndpoint, []error) {
+	objects, err := a.store.List(ctx, model.KindWorkloadEndpoint, "")
+	errs := []error{err}
+	var out []staleEndpoint
+	for _, o := range objects {
+		ep, ok := o.Object.(*v3.WorkloadEndpoint)
+		if !ok || ep.Spec.Node != a.node || ep.Spec.ContainerID == "" {
+			continue
+		}
+		handle := v3.HandleID(r.Network, ep.Spec.ContainerID)
+		if valid[handle] {
+			continue
+		}
+		if _, err := a.store.Get(ctx, model.HandleKey(handle)); err != nil {
+			if !errors.Is(err, store.ErrNotFound) {
+				errs = append(errs, err)
+			}
+			continue
+		}
+		out = append(out, staleEndpoint{
+			at:       rpc.Attachment{Network: r.Network, ContainerID: ep.Spec.ContainerID, IfName: ep.Spec.Endpoint},
+			workload: rpc.Workload{Orchestrator: ep.Spec.Orchestrator, Namespace: ep.Namespace, Pod: ep.Spec.Pod},
+			link:     ep.Spec.InterfaceName,
+		})
+	}
+	return out, errs
+}
+
+// staleHandles finds the handles of the network that hold addresses for this
+// node and belong to no valid attachment.
+func (a *attachments) staleHandles(ctx context.Context, network string, valid map[string]bool) ([]string, error) {
+	objects, err := a.store.List(ctx, model.KindIPAMBlock, "")
+	found := map[string]bool{}
+	for _, o := range objects {
+		v, parseErr := model.Parse(o.Object)
+		b, ok := v.(model.Block)
+		if parseErr != nil || !ok {
+			continue
+		}
+		for _, at := range b.Attributes {
+			if strings.HasPrefix(at.Handle, network+".") && at.Secondary["node"] == a.node && at.ReleasedAt.IsZero() && !valid[at.Handle] {
+				found[at.Handle] = true
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(found)), err
+}
+
+// begin notes that an ADD of at has begun.
+func (a *attachments) begin(at rpc.Attachment) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.adds++
+	a.added[at] = a.adds
+}
+
+// since reports whether an ADD of the container of at began after the ADD of
+// that number.
+func (a *attachments) since(at rpc.Attachment, number uint64) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for other, n := range a.added {
+		if n > number && other.Network == at.Network && other.ContainerID == at.ContainerID {
+			return true
+		}
+	}
+	return false
+}
+
+// serves says why a request can't be served now, as an *rpc.Error.
+func (a *attachments) serves(node string) error {
+	if node != "" && node != a.node {
+		return &rpc.Error{Code: rpc.CodeInvalidConfig, Msg: fmt.Sprintf("agent: the configuration names node %s, but this is the agent of node %s", node, a.node)}
+	}
+	if why := a.unready(); why != "" {
+		return &rpc.Error{Code: rpc.CodeTryLater, Msg: "agent: " + why}
+	}
+	return nil
+}
+
+// attributes describe the holder of an address in its block, as Calico does.
+func (a *attachments) attributes(w rpc.Workload) map[string]string {
+	out := map[string]string{"node": a.node, "timestamp": time.Now().UTC().String()}
+	if w.Orchestrator == rpc.Kubernetes {
+		out["namespace"], out["pod"] = w.Namespace, w.Pod
+	}
+	return out
+}
+
+func wish(wanted bool, pools []string) ipam.Family {
+	if !wanted {
+		return ipam.Family{}
+	}
+	return ipam.Family{Count: 1, Pools: pools}
+}
+
+// printed gives addresses the prefix length that Calico's plugin prints: that
+// of the block, or the whole length for those asked for by name.
+func printed(addrs []ipam.Assigned, exact []netip.Addr) []netip.Prefix {
+	var out []netip.Prefix
+	for _, x := range addrs {
+		if slices.Contains(exact, x.Addr) {
+			out = append(out, single(x.Addr))
+		} else {
+			out = append(out, netip.PrefixFrom(x.Addr, x.Block.Bits()))
+		}
+	}
+	return out
+}
+
+func single(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
+
+// endpointKey is the key of the endpoint of an attachment.
+func endpointKey(node string, at rpc.Attachment, w rpc.Workload) (model.Key, error) {
+	id := v3.EndpointID{Node: node, Orchestrator: w.Orchestrator, Pod: w.Pod, ContainerID: at.ContainerID, Endpoint: at.IfName}
+	name, err := v3.WorkloadEndpointName(id)
+	if err != nil {
+		return model.Key{}, fmt.Errorf("agent: endpoint of %s: %w", at, err)
+	}
+	namespace := w.Namespace
+	if namespace == "" {
+		namespace = v3.DefaultNamespace
+	}
+	return model.Key{Kind: model.KindWorkloadEndpoint, Namespace: namespace, Name: name}, nil
+}
+
+// explain gives an error of address assignment the code that the runtime sees.
+func explain(err error) error {
+	var exhausted *ipam.ExhaustedError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &exhausted), errors.Is(err, ipam.ErrTaken), errors.Is(err, ipam.ErrNoPool):
+		return &rpc.Error{Code: rpc.CodeNoAddress, Msg: err.Error()}
+	}
+	return err
+}

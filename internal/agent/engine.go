@@ -1,0 +1,322 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/weft-net/weft/internal/allocator"
+	"github.com/weft-net/weft/internal/bgp"
+	"github.com/weft-net/weft/internal/kernel/fib"
+	"github.com/weft-net/weft/internal/model"
+	"github.com/weft-net/weft/internal/peering"
+	"github.com/weft-net/weft/internal/route"
+	"github.com/weft-net/weft/internal/store"
+)
+
+// replanDelay is how long the engine waits for further changes before it plans
+// the BGP sessions anew, so that a burst costs one plan.
+const replanDelay = 10 * time.Millisecond
+
+// engine is the one loop between the deciders and the doors. Everything it
+// has is used by its goroutine only, but for what notes holds.
+type engine struct {
+	node     string
+	graph    *route.Graph
+	view     *peering.View
+	options  peering.Options
+	secrets  secrets
+	fib      *fib.FIB
+	speaker  Speaker // nil: no BGP on this node
+	alloc    *allocator.Allocator
+	arrivals *arrivals
+	notes    *notes
+	log      *slog.Logger
+
+	replan <-chan time.Time // due when the sessions are to be planned anew; nil: not
+
+	restarting                 bool          // an earlier agent's routes are in the kernel
+	synced                     chan struct{} // closed when the datastore is known
+	storeSynced, learnedSynced bool
+	settings                   route.Settings
+	onSettings                 func(route.Settings)
+}
+
+// Speaker is the BGP speaker as the engine sees it.
+type Speaker interface {
+	// Apply makes the speaker follow c.
+	Apply(c bgp.Config) error
+	// Status lists the peers, by name.
+	Status() []bgp.PeerStatus
+}
+
+// run takes in batches and learned routes until ctx ends.
+func (e *engine) run(ctx context.Context, batches <-chan model.Batch, learned <-chan bgp.LearnedBatch) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case b := <-batches:
+			e.step(b)
+		case b := <-learned:
+			e.learn(b)
+		case <-e.replan:
+			e.replan = nil
+			e.plan()
+		}
+	}
+}
+
+// step takes in one batch from the datastore.
+func (e *engine) step(b model.Batch) {
+	e.fib.Apply(e.graph.Step(b))
+	e.alloc.Step(b)
+	if e.view.Step(b) && e.speaker != nil && e.replan == nil {
+		e.replan = time.After(replanDelay)
+	}
+	e.notes.step(b)
+	if b.Synced {
+		if !e.storeSynced {
+			close(e.synced)
+		}
+		e.storeSynced = true
+		if e.replan == nil && e.speaker != nil {
+			e.replan = time.After(0)
+		}
+	}
+	e.release()
+	if s := e.graph.Settings(); e.storeSynced && !sameSettings(s, e.settings) {
+		e.settings = s
+		e.onSettings(s)
+	}
+	e.notes.problems("route", e.graph.Problems())
+	e.arrivals.step(b)
+}
+
+// learn takes in what BGP told.
+func (e *engine) learn(b bgp.LearnedBatch) {
+	e.fib.Apply(e.graph.Learn(b))
+	e.learnedSynced = e.learnedSynced || b.Synced
+	e.release()
+}
+
+// release lets the kernel door remove what an earlier run left, as soon as
+// what must stay is known.
+func (e *engine) release() {
+	switch {
+	case e.storeSynced && (e.learnedSynced || e.speaker == nil):
+		e.fib.Synced()
+	case e.storeSynced:
+		e.fib.SyncedLocal()
+	}
+}
+
+// plan decides about the BGP sessions and tells the speaker.
+func (e *engine) plan() {
+	if !e.storeSynced {
+		return
+	}
+	e.options.Secrets = map[model.SecretRef]string{}
+	var missing []error
+	for _, ref := range e.view.Secrets() {
+		s, err := e.secrets.lookup(ref)
+		if err != nil {
+			missing = append(missing, err)
+			continue
+		}
+		e.options.Secrets[ref] = s
+	}
+	config, fixed, problems := e.view.Plan(e.options)
+	for _, err := range missing {
+		problems = append(problems, model.Problem{Text: err.Error()})
+	}
+	e.notes.problems("peering", problems)
+	config.Restarting = e.restarting
+	e.fib.Apply(e.graph.Fix(fixed))
+	if err := e.speaker.Apply(config); err != nil {
+		// The plan is always valid, so this is a fault of ours: the sessions
+		// that run go on.
+		e.log.Error("BGP plan refused", "err", err)
+	}
+}
+
+func sameSettings(a, b route.Settings) bool {
+	return a.Form == b.Form && a.RemoveExternal == b.RemoveExternal && a.RouteSyncDisabled == b.RouteSyncDisabled &&
+		a.RouteRefresh == b.RouteRefresh && a.LogSeverity == b.LogSeverity &&
+		slices.Equal(a.InterfacePrefixes, b.InterfacePrefixes) && slices.Equal(a.Unbuilt, b.Unbuilt)
+}
+
+// follow copies the batches of a source into a channel until ctx ends.
+func follow(ctx context.Context, source store.Source, batches chan<- model.Batch, log *slog.Logger) error {
+	last := ""
+	for b, err := range source.Watch(ctx, watched()...) {
+		if err != nil {
+			// The source tries again by itself; the same failure is said once.
+			if ctx.Err() == nil && err.Error() != last {
+				log.Warn("datastore watch broke", "err", err)
+				last = err.Error()
+			}
+			continue
+		}
+		if b.Synced && last != "" {
+			log.Info("datastore watch is whole again")
+			last = ""
+		}
+		select {
+		case batches <- b:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	if ctx.Err() == nil {
+		return errors.New("agent: the datastore's watch ended by itself")
+	}
+	return context.Cause(ctx)
+}
+
+// watched are the kinds that the agent follows.
+func watched() []model.Kind {
+	return []model.Kind{
+		model.KindBGPConfiguration, model.KindBGPPeer, model.KindClusterInformation,
+		model.KindFelixConfiguration, model.KindIPAMBlock, model.KindIPAMConfig, model.KindIPPool,
+		model.KindIPReservation, model.KindNode, model.KindWorkloadEndpoint,
+	}
+}
+
+// notes is what the agent has to say about objects. It logs what is new, and
+// keeps all of it for the status. It is safe for concurrent use.
+type notes struct {
+	log *slog.Logger
+
+	mu       sync.Mutex
+	invalid  map[model.Key]string
+	seen     map[model.Key]bool         // invalid ones that the snapshot in progress has mentioned
+	byOrigin map[string][]model.Problem // by the decider that found them
+	unbuilt  map[model.Key]string
+	ready    bool
+}
+
+func newNotes(log *slog.Logger) *notes {
+	return &notes{log: log, invalid: map[model.Key]string{}, byOrigin: map[string][]model.Problem{}, unbuilt: map[model.Key]string{}, ready: true}
+}
+
+// step notes which objects are invalid, and which ask for what this version
+// does not do.
+func (n *notes) step(b model.Batch) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if b.Reset {
+		n.seen = map[model.Key]bool{}
+	}
+	for _, in := range b.Invalids {
+		text := in.Err.Error()
+		if n.invalid[in.Key] != text {
+			n.log.Warn("object is invalid; what was known of it before stays", "object", in.Key.String(), "err", text)
+		}
+		n.invalid[in.Key] = text
+		if n.seen != nil {
+			n.seen[in.Key] = true
+		}
+	}
+	for _, v := range b.Puts {
+		delete(n.invalid, v.Key())
+		n.put(v)
+	}
+	for _, k := range b.Deletes {
+		delete(n.invalid, k)
+		delete(n.unbuilt, k)
+	}
+	if b.Synced && n.seen != nil {
+		for k := range n.invalid {
+			if !n.seen[k] {
+				delete(n.invalid, k)
+			}
+		}
+		n.seen = nil
+	}
+}
+
+func (n *notes) put(v model.Value) {
+	var text string
+	switch v := v.(type) {
+	case model.Cluster:
+		if n.ready != v.Ready {
+			n.log.Info("datastore is locked or unlocked", "ready", v.Ready)
+		}
+		n.ready = v.Ready
+	case model.Pool:
+		text = unbuiltOfPool(v)
+	case model.FelixConfig:
+		if len(v.Unbuilt) > 0 {
+			text = fmt.Sprintf("%v: stored, without effect in this version", v.Unbuilt)
+		}
+	}
+	if text != "" && n.unbuilt[v.Key()] != text {
+		n.log.Warn("settings without effect", "object", v.Key().String(), "err", text)
+	}
+	if text == "" {
+		delete(n.unbuilt, v.Key())
+	} else {
+		n.unbuilt[v.Key()] = text
+	}
+}
+
+func unbuiltOfPool(p model.Pool) string {
+	var fields []string
+	if p.IPIP != model.EncapNever {
+		fields = append(fields, "ipipMode")
+	}
+	if p.VXLAN != model.EncapNever {
+		fields = append(fields, "vxlanMode")
+	}
+	if p.NATOutgoing {
+		fields = append(fields, "natOutgoing")
+	}
+	if fields == nil {
+		return ""
+	}
+	return fmt.Sprintf("%v: stored, without effect in this version", fields)
+}
+
+// problems replaces what a decider found.
+func (n *notes) problems(origin string, now []model.Problem) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, p := range now {
+		if !slices.Contains(n.byOrigin[origin], p) {
+			n.log.Warn("can't be done as asked", "object", p.Key.String(), "err", p.Text)
+		}
+	}
+	n.byOrigin[origin] = now
+}
+
+// locked reports whether the datastore asks for no changes.
+func (n *notes) locked() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return !n.ready
+}
+
+// all is everything that is noted, a line each, sorted.
+func (n *notes) all() []string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var out []string
+	for k, text := range n.invalid {
+		out = append(out, fmt.Sprintf("%v: invalid: %s", k, text))
+	}
+	for k, text := range n.unbuilt {
+		out = append(out, fmt.Sprintf("%v: %s", k, text))
+	}
+	for _, list := range n.byOrigin {
+		for _, p := range list {
+			out = append(out, p.String())
+		}
+	}
+	slices.Sort(out)
+	return out
+}

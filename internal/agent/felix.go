@@ -1,0 +1,150 @@
+package agent
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"reflect"
+	"strconv"
+	"strings"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	v3 "github.com/weft-net/weft/api/v3"
+	"github.com/weft-net/weft/internal/model"
+)
+
+// FelixFromEnv makes a configuration of the FELIX_* variables of environ
+// ("NAME=value"): FELIX_INTERFACEPREFIX sets interfacePrefix and so on. Times
+// are seconds, or Go durations. Variables that are no field (FELIX_ETCDADDR and
+// other settings of the process) are returned in ignored. The error names the
+// variable, its value and what is allowed.
+func FelixFromEnv(environ []string) (config model.FelixConfig, ignored []string, err error) {
+	given := map[string]string{}
+	for _, e := range environ {
+		name, value, _ := strings.Cut(e, "=")
+		if field, ok := strings.CutPrefix(name, "FELIX_"); ok && value != "" {
+			given[field] = value
+		}
+	}
+	return felixFrom("env", "FELIX_", given)
+}
+
+// FelixFromFile makes a configuration of an INI file as felix.cfg is: lines of
+// Name = value under [global]. A file that does not exist sets nothing.
+func FelixFromFile(path string) (config model.FelixConfig, ignored []string, err error) {
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return model.FelixConfig{Name: path}, nil, nil
+	}
+	if err != nil {
+		return model.FelixConfig{}, nil, fmt.Errorf("agent: configuration file: %w", err)
+	}
+	given := map[string]string{}
+	for i, line := range strings.Split(string(text), "\n") {
+		line = strings.TrimSpace(line)
+		if line == "" || strings.ContainsAny(line[:1], "#;[") {
+			continue
+		}
+		name, value, ok := strings.Cut(line, "=")
+		if !ok {
+			return model.FelixConfig{}, nil, fmt.Errorf("agent: %s:%d: %q: must be NAME = VALUE", path, i+1, line)
+		}
+		given[strings.TrimSpace(name)] = strings.TrimSpace(value)
+	}
+	return felixFrom(path, "", given)
+}
+
+// felixFrom makes a configuration named source of texts by field name, in any
+// case; prefix is what users write before the field name.
+func felixFrom(source, prefix string, given map[string]string) (model.FelixConfig, []string, error) {
+	var spec v3.FelixConfigurationSpec
+	var ignored []string
+	v := reflect.ValueOf(&spec).Elem()
+	for name, text := range given {
+		field, ok := fieldByName(v, name)
+		if !ok {
+			ignored = append(ignored, prefix+name)
+			continue
+		}
+		if err := setField(field, text); err != nil {
+			return model.FelixConfig{}, nil, fmt.Errorf("agent: %s%s=%q: %w", prefix, name, text, err)
+		}
+	}
+	parsed, err := model.Parse(&v3.FelixConfiguration{ObjectMeta: metav1.ObjectMeta{Name: "default"}, Spec: spec})
+	if err != nil {
+		return model.FelixConfig{}, nil, fmt.Errorf("agent: settings from %s: %w", source, err)
+	}
+	config, ok := parsed.(model.FelixConfig)
+	if !ok {
+		return model.FelixConfig{}, nil, fmt.Errorf("agent: settings from %s: parsed as %T", source, parsed)
+	}
+	config.Name = source
+	return config, ignored, nil
+}
+
+// fieldByName finds a field of a spec by its name in JSON, in any case.
+func fieldByName(spec reflect.Value, name string) (reflect.Value, bool) {
+	for i := range spec.NumField() {
+		field, _, _ := strings.Cut(spec.Type().Field(i).Tag.Get("json"), ",")
+		if strings.EqualFold(field, name) {
+			return spec.Field(i), true
+		}
+	}
+	return reflect.Value{}, false
+}
+
+// setField gives a field the value that text means for its type.
+func setField(f reflect.Value, text string) error {
+	if f.Kind() == reflect.Pointer {
+		f.Set(reflect.New(f.Type().Elem()))
+		f = f.Elem()
+	}
+	if d, ok := f.Addr().Interface().(*metav1.Duration); ok {
+		return setDuration(d, text)
+	}
+	switch f.Kind() {
+	case reflect.Bool:
+		b, err := strconv.ParseBool(strings.ToLower(text))
+		if err != nil {
+			return errors.New("must be true or false")
+		}
+		f.SetBool(b)
+	case reflect.String:
+		f.SetString(text)
+	case reflect.Int, reflect.Int32, reflect.Int64:
+		n, err := strconv.ParseInt(text, 0, f.Type().Bits())
+		if err != nil {
+			return errors.New("must be a whole number")
+		}
+		f.SetInt(n)
+	case reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
+		n, err := strconv.ParseUint(text, 0, f.Type().Bits())
+		if err != nil {
+			return errors.New("must be a whole number that is not negative")
+		}
+		f.SetUint(n)
+	default:
+		// A list or an object: JSON, as in the resource.
+		if err := json.Unmarshal([]byte(text), f.Addr().Interface()); err != nil {
+			return fmt.Errorf("must be JSON as in FelixConfiguration: %w", err)
+		}
+	}
+	return nil
+}
+
+func setDuration(d *metav1.Duration, text string) error {
+	if seconds, err := strconv.ParseFloat(text, 64); err == nil {
+		d.Duration = time.Duration(seconds * float64(time.Second))
+		return nil
+	}
+	parsed, err := time.ParseDuration(text)
+	if err != nil {
+		return errors.New("must be seconds, or a duration such as 90s")
+	}
+	d.Duration = parsed
+	return nil
+}

@@ -1,0 +1,67 @@
+package agent
+
+import (
+	"os"
+	"time"
+
+	"github.com/weft-net/weft/internal/bgp"
+	"github.com/weft-net/weft/internal/kernel/fib"
+)
+
+// Status is how an agent is: what `weft node status` prints.
+type Status struct {
+	Node    string    `json:"node"`
+	Version string    `json:"version"`
+	PID     int       `json:"pid"`
+	Since   time.Time `json:"since"`
+	Ready   bool      `json:"ready"`
+	Why     string    `json:"why"`    // why it is not ready
+	BGP     bool      `json:"bgp"`    // the node speaks BGP
+	Peers   []Peer    `json:"peers"`  // by name
+	Kernel  fib.State `json:"kernel"` // routes, links and neighbours
+	Notes   []string  `json:"notes"`  // objects that can't be used, and settings without effect
+}
+
+// Peer is one BGP session.
+type Peer struct {
+	Name       string    `json:"name"`
+	Type       string    `json:"type"` // as Calico's status has it: node-to-node mesh, node specific, global
+	Addr       string    `json:"address"`
+	ASN        uint32    `json:"asNumber"`
+	State      string    `json:"state"`
+	Since      time.Time `json:"since"`
+	Info       string    `json:"info"` // why the last session or attempt ended
+	Received   int       `json:"received"`
+	Advertised int       `json:"advertised"`
+	Stale      int       `json:"stale"`
+}
+
+// status is how this agent is now.
+func (a *agent) status() Status {
+	s := Status{
+		Node: a.node.Name, Version: a.Version, PID: os.Getpid(), Since: a.started,
+		Why: a.unready(), Kernel: a.fib.State(), Notes: a.engine.notes.all(), BGP: a.speaker != nil,
+	}
+	s.Ready = s.Why == ""
+	if a.speaker == nil {
+		return s
+	}
+	for _, p := range a.speaker.Status() {
+		s.Peers = append(s.Peers, Peer{
+			Name: p.Name, Type: peerType(p.Kind), Addr: p.Addr.String(), ASN: p.ASN, State: p.State.String(),
+			Since: p.Since, Info: p.Err, Received: p.Received, Advertised: p.Advertised, Stale: p.Stale,
+		})
+	}
+	return s
+}
+
+func peerType(k bgp.PeerKind) string {
+	switch k {
+	case bgp.NodeMesh:
+		return "node-to-node mesh"
+	case bgp.NodePeer:
+		return "node specific"
+	default:
+		return "global"
+	}
+}

@@ -1,0 +1,153 @@
+// Package ctl is weft's command line: it turns arguments and environment into
+// calls of the roles and prints what they answer.
+//
+//	weft node run         the node agent
+//	weft node status      how the agent of this machine is
+//	weft node addresses   which address the agent would take, and why
+//	weft store            an embedded datastore
+//	weft lab …            a cluster on this machine
+//
+// The answer goes to stdout, everything else to stderr. A command fails with
+// exit code 1, a wrong call with 2. Wherever a table is printed, -o json prints
+// the same as data.
+//
+// Nothing is decided here, and nothing below this package knows of arguments
+// or of the process environment: they are passed in as a [Process].
+package ctl
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// Process is what a command may know of the process it runs in.
+type Process struct {
+	Args           []string // without the program's name
+	Environ        []string // NAME=value
+	Stdin          io.Reader
+	Stdout, Stderr io.Writer
+	Version        string
+}
+
+// Getenv gives the value of a variable, empty when it is not set.
+func (p Process) Getenv(name string) string {
+	for i := len(p.Environ) - 1; i >= 0; i-- {
+		if value, ok := strings.CutPrefix(p.Environ[i], name+"="); ok {
+			return value
+		}
+	}
+	return ""
+}
+
+// UsageError is a wrong call: the arguments, not the work, are at fault.
+type UsageError struct{ Err error }
+
+// Error implements error.
+func (e *UsageError) Error() string { return e.Err.Error() }
+
+// Unwrap gives the cause.
+func (e *UsageError) Unwrap() error { return e.Err }
+
+// ExitError ends the process with a code of its own, without a message.
+type ExitError struct{ Code int }
+
+// Error implements error.
+func (e *ExitError) Error() string { return fmt.Sprintf("exit code %d", e.Code) }
+
+// ExitCode is what the process should exit with after err.
+func ExitCode(err error) int {
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, new(*UsageError)):
+		return 2
+	}
+	if exit := (*ExitError)(nil); errors.As(err, &exit) {
+		return exit.Code
+	}
+	return 1
+}
+
+// Execute runs the command that p.Args name.
+func Execute(ctx context.Context, p Process) error {
+	root := &cobra.Command{
+		Use:           "weft",
+		Short:         "A pure layer-3 network for containers, and its policy",
+		Long:          "weft gives Kubernetes clusters, Docker hosts and bare-metal machines a pure layer-3 network.",
+		Example:       "  weft lab up          a cluster of three nodes on this machine\n  weft node status     how the node agent here is",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	root.SetArgs(p.Args)
+	root.SetIn(p.Stdin)
+	root.SetOut(p.Stdout)
+	root.SetErr(p.Stderr)
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return &UsageError{fmt.Errorf("%s: %w: see '%s --help'", cmd.CommandPath(), err, cmd.CommandPath())}
+	})
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.AddCommand(nodeCommand(p), storeCommand(p), labCommand(p), versionCommand(p))
+	group(root)
+	return root.ExecuteContext(ctx)
+}
+
+// group makes commands that only hold others refuse what they don't know; and
+// all commands report wrong arguments as usage errors.
+func group(cmd *cobra.Command) {
+	for _, sub := range cmd.Commands() {
+		group(sub)
+	}
+	if args := cmd.Args; args != nil {
+		cmd.Args = func(cmd *cobra.Command, given []string) error {
+			if err := args(cmd, given); err != nil {
+				return &UsageError{fmt.Errorf("%s: %w: see '%s --help'", cmd.CommandPath(), err, cmd.CommandPath())}
+			}
+			return nil
+		}
+	}
+	if cmd.HasSubCommands() && cmd.RunE == nil {
+		cmd.Args = cobra.ArbitraryArgs
+		cmd.RunE = func(cmd *cobra.Command, given []string) error {
+			if len(given) == 0 {
+				return cmd.Help()
+			}
+			return &UsageError{fmt.Errorf("%s: unknown command %q: see '%s --help'", cmd.CommandPath(), given[0], cmd.CommandPath())}
+		}
+	}
+}
+
+func versionCommand(p Process) *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the version of this program",
+		Args:  cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			_, err := fmt.Fprintln(p.Stdout, "weft", p.Version)
+			return err
+		},
+	}
+}
+
+// outputFlag adds -o to a command and returns where its value will be.
+func outputFlag(cmd *cobra.Command) *string {
+	return cmd.Flags().StringP("output", "o", "table", "how to print: table or json")
+}
+
+// printAs prints v as JSON or, for "table", with table.
+func printAs(w io.Writer, output string, v any, table func(io.Writer) error) error {
+	switch output {
+	case "table":
+		return table(w)
+	case "json":
+		e := json.NewEncoder(w)
+		e.SetIndent("", "  ")
+		return e.Encode(v)
+	}
+	return &UsageError{fmt.Errorf("-o %s: must be table or json", output)}
+}

@@ -1,0 +1,266 @@
+package ctl
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/weft-net/weft/internal/agent"
+	"github.com/weft-net/weft/internal/cni/rpc"
+	"github.com/weft-net/weft/internal/model"
+	"github.com/weft-net/weft/internal/peering"
+	"github.com/weft-net/weft/internal/run"
+	"github.com/weft-net/weft/internal/startup"
+	"github.com/weft-net/weft/internal/store/datastore"
+)
+
+// Where things are unless the environment says otherwise.
+const (
+	defaultStatusSocket = "/run/weft/status.sock"
+	defaultNodeNameFile = "/var/lib/calico/nodename"
+	defaultFelixFile    = "/etc/calico/felix.cfg"
+)
+
+func nodeCommand(p Process) *cobra.Command {
+	cmd := &cobra.Command{Use: "node", Short: "The node agent of this machine"}
+	cmd.AddCommand(nodeRunCommand(p), nodeStatusCommand(p), nodeAddressesCommand(p))
+	return cmd
+}
+
+func nodeRunCommand(p Process) *cobra.Command {
+	return &cobra.Command{
+		Use:   "run",
+		Short: "Run the node agent",
+		Long: `Run the node agent: find this node's address, write its Node record, and keep
+its routes, BGP sessions and workload links right until it is told to end.
+
+It is set by the environment, with the variables that calico/node has:
+  NODENAME                   name of the node; else the host's name
+  IP, IP6                    autodetect, an address, none, or empty: keep the stored one
+  IP_AUTODETECTION_METHOD    first-found, can-reach=…, interface=…, skip-interface=…, cidr=…
+  AS                         AS number of this node
+  DATASTORE_TYPE, ETCD_*     the datastore
+  CALICO_IPV4POOL_*          the pool that is created when there is none
+  CALICO_ROUTER_ID           BGP identifier: an IPv4 address, or hash
+  CALICO_NETWORKING_BACKEND  bird (default), or none: no BGP
+  FELIX_*                    fields of FelixConfiguration
+and of its own:
+  WEFT_AGENT_SOCKET          where the CNI executable asks (` + rpc.DefaultSocket + `)
+  WEFT_STATUS_SOCKET         where 'weft node status' asks (` + defaultStatusSocket + `)
+  WEFT_CNI_QUEUE_DIR         DELs that found no agent (` + rpc.DefaultQueue + `)
+  WEFT_SECRETS_DIR           BGP passwords, a file NAME/KEY each`,
+		Example: "  ETCD_ENDPOINTS=http://127.0.0.1:2379 IP=autodetect weft node run",
+		Args:    cobra.NoArgs,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return nodeRun(cmd.Context(), p) },
+	}
+}
+
+func nodeRun(ctx context.Context, p Process) error {
+	var level slog.LevelVar
+	log := run.Logger(p.Stderr, &level)
+	c, err := agentConfig(p, log)
+	if err != nil {
+		return err
+	}
+	c.Level = &level
+	for _, f := range c.Felix {
+		if l, err := run.ParseLevel(f.LogSeverity); err == nil && f.LogSeverity != "" {
+			level.Set(l)
+			break
+		}
+	}
+	st, err := datastore.Open(ctx, p.Getenv)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = st.Close() }()
+	c.Store = st
+	return agent.Run(ctx, c)
+}
+
+// agentConfig reads the environment. The error names the variable at fault.
+func agentConfig(p Process, log *slog.Logger) (agent.Config, error) {
+	name, err := startup.NodeName(p.Getenv, os.Hostname)
+	if err != nil {
+		return agent.Config{}, err
+	}
+	settings, err := startup.SettingsFrom(name, p.Getenv)
+	if err != nil {
+		return agent.Config{}, err
+	}
+	env, _, err := agent.FelixFromEnv(p.Environ)
+	if err != nil {
+		return agent.Config{}, err
+	}
+	file, _, err := agent.FelixFromFile(or(p.Getenv("FELIX_FELIXCONFIGFILE"), defaultFelixFile))
+	if err != nil {
+		return agent.Config{}, err
+	}
+	peer, err := peeringOptions(p.Getenv("CALICO_ROUTER_ID"))
+	if err != nil {
+		return agent.Config{}, err
+	}
+	noBGP, err := backend(p.Getenv("CALICO_NETWORKING_BACKEND"))
+	if err != nil {
+		return agent.Config{}, err
+	}
+	return agent.Config{
+		Settings: settings, Felix: []model.FelixConfig{env, file}, Peering: peer, NoBGP: noBGP,
+		Version:      p.Version,
+		CNISocket:    or(p.Getenv("WEFT_AGENT_SOCKET"), rpc.DefaultSocket),
+		StatusSocket: or(p.Getenv("WEFT_STATUS_SOCKET"), defaultStatusSocket),
+		QueueDir:     or(p.Getenv("WEFT_CNI_QUEUE_DIR"), rpc.DefaultQueue),
+		SecretsDir:   p.Getenv("WEFT_SECRETS_DIR"),
+		NodeNameFile: or(p.Getenv("CALICO_NODENAME_FILE"), defaultNodeNameFile),
+		Log:          log,
+	}, nil
+}
+
+func peeringOptions(routerID string) (peering.Options, error) {
+	switch routerID {
+	case "":
+		return peering.Options{}, nil
+	case "hash":
+		return peering.Options{HashRouterID: true}, nil
+	}
+	id, err := netip.ParseAddr(routerID)
+	if err != nil || !id.Is4() || id.IsUnspecified() {
+		return peering.Options{}, fmt.Errorf("CALICO_ROUTER_ID=%q: must be an IPv4 address, hash, or empty", routerID)
+	}
+	return peering.Options{RouterID: id}, nil
+}
+
+// backend reports whether the node is to run without BGP.
+func backend(name string) (noBGP bool, err error) {
+	switch name {
+	case "", "bird":
+		return false, nil
+	case "none":
+		return true, nil
+	case "vxlan":
+		return false, fmt.Errorf("CALICO_NETWORKING_BACKEND=%q: this version has no VXLAN: must be bird or none", name)
+	}
+	return false, fmt.Errorf("CALICO_NETWORKING_BACKEND=%q: must be bird, vxlan or none", name)
+}
+
+func or(value, otherwise string) string {
+	if value == "" {
+		return otherwise
+	}
+	return value
+}
+
+func nodeStatusCommand(p Process) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "status",
+		Short:   "Print how the node agent of this machine is",
+		Long:    "Print how the node agent of this machine is: its BGP sessions, its routes, and what it can't do.\nThe exit code is 1 when there is no agent or it is not ready.",
+		Example: "  weft node status\n  weft node status -o json",
+		Args:    cobra.NoArgs,
+	}
+	output := outputFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		socket := or(p.Getenv("WEFT_STATUS_SOCKET"), defaultStatusSocket)
+		ctx, cancel := context.WithTimeout(cmd.Context(), 10*time.Second)
+		defer cancel()
+		var s agent.Status
+		if err := run.Fetch(ctx, socket, &s); err != nil {
+			return fmt.Errorf("node status: no agent answers at %s: %w: is 'weft node run' running, and is WEFT_STATUS_SOCKET its socket?", socket, err)
+		}
+		if err := printAs(p.Stdout, *output, s, func(w io.Writer) error { return statusTable(w, s, time.Now()) }); err != nil {
+			return err
+		}
+		if !s.Ready {
+			return &ExitError{1}
+		}
+		return nil
+	}
+	return cmd
+}
+
+func statusTable(out io.Writer, s agent.Status, now time.Time) error {
+	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
+	_, _ = fmt.Fprintf(w, "weft node agent %s of node %s, process %d, up %v\n", s.Version, s.Node, s.PID, now.Sub(s.Since).Round(time.Second))
+	if s.Ready {
+		_, _ = fmt.Fprintln(w, "ready")
+	} else {
+		_, _ = fmt.Fprintln(w, "not ready:", s.Why)
+	}
+	if s.BGP {
+		_, _ = fmt.Fprintln(w, "\nPEER ADDRESS\tPEER TYPE\tSTATE\tSINCE\tROUTES IN\tOUT\tINFO")
+	}
+	for _, p := range s.Peers {
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%d\t%s\n", p.Addr, p.Type, p.State, p.Since.Local().Format("15:04:05"), p.Received, p.Advertised, p.Info)
+	}
+	k := s.Kernel
+	_, _ = fmt.Fprintf(w, "\nroutes %d, in the kernel %d; workload links %d; neighbours %d\n", k.Routes, k.Applied, k.Links, k.Neighbors)
+	for _, n := range k.Pending {
+		_, _ = fmt.Fprintf(w, "  not in the kernel: %s: %s\n", n.Object, n.Why)
+	}
+	for _, note := range s.Notes {
+		_, _ = fmt.Fprintln(w, "note:", note)
+	}
+	return w.Flush()
+}
+
+func nodeAddressesCommand(p Process) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "addresses",
+		Short:   "Print which address the agent would take for this node, and why",
+		Long:    "Print this machine's addresses as detection ranks them: the first is the node's, and for each\nother one the reason why not. The methods are those of the environment unless flags say otherwise.",
+		Example: "  weft node addresses\n  weft node addresses --method can-reach=192.0.2.1\n  weft node addresses --ipv6 --method cidr=fd00::/8",
+		Args:    cobra.NoArgs,
+	}
+	output := outputFlag(cmd)
+	method := cmd.Flags().String("method", "", "detection method; default: IP_AUTODETECTION_METHOD or IP6_AUTODETECTION_METHOD")
+	v6 := cmd.Flags().Bool("ipv6", false, "rank IPv6 addresses")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		s, err := startup.SettingsFrom("this-node", p.Getenv)
+		if err != nil {
+			return err
+		}
+		want := s.IPv4
+		if *v6 {
+			want = s.IPv6
+		}
+		if *method != "" {
+			if want.Method, err = startup.ParseMethod(*method); err != nil {
+				return &UsageError{fmt.Errorf("--method %s: %w", *method, err)}
+			}
+		}
+		links, err := startup.Links()
+		if err != nil {
+			return fmt.Errorf("node addresses: %w", err)
+		}
+		ranked, err := startup.Candidates(cmd.Context(), want, s.InternalAddrs, startup.ThisHost(), links)
+		if err != nil {
+			return err
+		}
+		return printAs(p.Stdout, *output, ranked, func(w io.Writer) error { return addressTable(w, want.Method.String(), ranked) })
+	}
+	return cmd
+}
+
+func addressTable(out io.Writer, method string, ranked []startup.Candidate) error {
+	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
+	_, _ = fmt.Fprintln(w, "RANK\tADDRESS\tINTERFACE\tWITH "+strings.ToUpper(method[:1])+method[1:])
+	for i, c := range ranked {
+		verdict := c.Reason
+		switch {
+		case i == 0 && c.Usable():
+			verdict = "taken"
+		case c.Usable():
+			verdict = "would do"
+		}
+		_, _ = fmt.Fprintf(w, "%d\t%v\t%s\t%s\n", i+1, c.Addr, c.Link, verdict)
+	}
+	return w.Flush()
+}
