@@ -163,7 +163,14 @@ func labExec(f *labFlags) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			c := lab.Command{Target: args[0], Argv: args[1:], Environ: f.p.Environ}
+			argv := args[1:]
+			if argv[0] == "--" {
+				argv = argv[1:]
+			}
+			if len(argv) == 0 {
+				return &UsageError{fmt.Errorf("lab exec %s: no command: write it after --", args[0])}
+			}
+			c := lab.Command{Target: args[0], Argv: argv, Environ: f.p.Environ}
 			if c.Cwd, err = os.Getwd(); err != nil {
 				c.Cwd = "/"
 			}
