@@ -177,8 +177,7 @@ func (o *outlet) differs(was *outlet) bool {
 func (r *Router) reexport(n *neighbor, was *outlet, old Config) {
 	seen, before := map[exportKey]*wire.Attrs{}, map[exportKey]*wire.Attrs{}
 	same := map[[2]*wire.Attrs]bool{}
-	for i := range r.rib.dests {
-		d := destID(i)
+	for d := range destID(r.rib.dests.len()) {
 		best := r.rib.best(d)
 		if best == nil {
 			continue
@@ -225,8 +224,7 @@ func (r *Router) applyNetworks(list []Network) {
 			r.changed(d, old)
 		}
 	}
-	for i := range r.rib.dests {
-		d := destID(i)
+	for d := range destID(r.rib.dests.len()) {
 		if best := r.rib.best(d); best == nil || best.peer != selfID || want[d] {
 			continue
 		}

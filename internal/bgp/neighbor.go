@@ -76,9 +76,9 @@ func (n *neighbor) up(c *conn) {
 
 // feed makes every route of families due to be told.
 func (n *neighbor) feed(families Families) {
-	for d := range n.r.rib.dests {
-		if e := &n.r.rib.dests[d]; e.head != 0 && families.Has(e.key.family()) {
-			n.pending.set(destID(d), true)
+	for d := range destID(n.r.rib.dests.len()) {
+		if e := n.r.rib.entry(d); e.head != 0 && families.Has(e.key.family()) {
+			n.pending.set(d, true)
 		}
 	}
 	n.dirty = true
@@ -97,9 +97,9 @@ func (n *neighbor) down(keep Families, err error) {
 	if keep == 0 || n.received == 0 {
 		return
 	}
-	for d := range n.r.rib.dests {
-		for i := n.r.rib.dests[d].head; i != 0; i = n.r.rib.paths[i].next {
-			if p := &n.r.rib.paths[i]; p.peer == n.id {
+	for d := range destID(n.r.rib.dests.len()) {
+		for i := n.r.rib.entry(d).head; i != 0; i = n.r.rib.paths.at(i).next {
+			if p := n.r.rib.paths.at(i); p.peer == n.id {
 				p.stale = true
 				n.nStale++
 			}
@@ -123,10 +123,10 @@ func (n *neighbor) removeIf(match func(*dest, *path) bool) {
 	if n.received == 0 {
 		return
 	}
-	for d := range n.r.rib.dests {
-		e := &n.r.rib.dests[d]
+	for d := range destID(n.r.rib.dests.len()) {
+		e := n.r.rib.entry(d)
 		if e.head != 0 {
-			n.remove(destID(d), func(p *path) bool { return p.peer == n.id && match(e, p) })
+			n.remove(d, func(p *path) bool { return p.peer == n.id && match(e, p) })
 		}
 	}
 }
@@ -170,7 +170,7 @@ func (n *neighbor) update(u *wire.Update) {
 
 func (n *neighbor) withdraw(list wire.Prefixes) {
 	for id, prefix := range list.All() {
-		if d, ok := n.r.rib.index[keyOf(prefix)]; ok {
+		if d, ok := n.r.rib.index.get(keyOf(prefix)); ok {
 			n.remove(d, func(p *path) bool { return p.peer == n.id && p.id == id })
 		}
 	}
@@ -205,7 +205,7 @@ func (n *neighbor) learn(in *wire.Attrs, reach wire.Reach) {
 		if n.imp != nil {
 			var ok bool
 			if rule, ok = n.imp.judge(prefix, &base, n.src.from); !ok {
-				if d, ok := rib.index[keyOf(prefix)]; ok {
+				if d, ok := rib.index.get(keyOf(prefix)); ok {
 					n.remove(d, func(p *path) bool { return p.peer == n.id && p.id == id })
 				}
 				continue
@@ -230,8 +230,8 @@ func (n *neighbor) put(d destID, id uint32, attrs attrID) {
 	rib, old := n.r.rib, n.r.bestOf(d)
 	rib.attrs[attrs].refs++
 	if n.nStale > 0 {
-		for i := rib.dests[d].head; i != 0; i = rib.paths[i].next {
-			if p := &rib.paths[i]; p.peer == n.id && p.id == id && p.stale {
+		for i := rib.entry(d).head; i != 0; i = rib.paths.at(i).next {
+			if p := rib.paths.at(i); p.peer == n.id && p.id == id && p.stale {
 				n.nStale--
 			}
 		}
@@ -342,7 +342,7 @@ func (b *batch) collect(at destID) (next destID, more bool) {
 
 // add decides what the peer is told of d.
 func (b *batch) add(d destID, best *path) {
-	n, k := b.n, &b.n.r.rib.dests[d].key
+	n, k := b.n, &b.n.r.rib.entry(d).key
 	attrs := n.r.exported(&n.outl, n.id, d, best, b.exports)
 	if attrs == nil {
 		if n.advertised.set(d, false) {
@@ -374,7 +374,7 @@ func (r *Router) exported(o *outlet, to peerID, d destID, best *path, seen map[e
 	if p := r.peers[best.peer]; p != nil {
 		src = p.src
 	}
-	k := &r.rib.dests[d].key
+	k := &r.rib.entry(d).key
 	a := r.rib.attrs[best.attrs].Attrs
 	rule, ok := o.judge(k.prefix(), a, src)
 	if !ok {

@@ -75,9 +75,9 @@ type interned struct {
 
 // rib holds what peers told and what we originate, each attribute set once.
 type rib struct {
-	index  map[key]destID
-	dests  []dest
-	paths  []path
+	dests  slab[dest]
+	paths  slab[path]
+	index  index
 	free   []destID
 	gone   uint32 // head of the list of unused paths
 	attrs  []interned
@@ -88,10 +88,10 @@ type rib struct {
 }
 
 func newRIB() *rib {
-	return &rib{
-		index: map[key]destID{}, paths: make([]path, 1), attrs: make([]interned, 1),
-		byKey: map[string]attrID{}, merged: map[string][]netip.Addr{},
-	}
+	r := &rib{attrs: make([]interned, 1), byKey: map[string]attrID{}, merged: map[string][]netip.Addr{}}
+	r.index = newIndex(&r.dests)
+	r.paths.add(path{}) // 0 is none
+	return r
 }
 
 // intern gives a's number. The caller holds a reference until it calls unref.
@@ -142,31 +142,34 @@ func (r *rib) unref(id attrID) {
 // dest gives the number of a prefix, a new one if need be.
 func (r *rib) dest(p netip.Prefix) destID {
 	k := keyOf(p)
-	id, ok := r.index[k]
+	id, ok := r.index.get(k)
 	if !ok {
 		if n := len(r.free); n > 0 {
 			id, r.free = r.free[n-1], r.free[:n-1]
-			r.dests[id] = dest{key: k}
+			*r.entry(id) = dest{key: k}
 		} else {
-			id, r.dests = destID(len(r.dests)), append(r.dests, dest{key: k})
+			id = destID(r.dests.add(dest{key: k}))
 		}
-		r.index[k] = id
+		r.index.put(id)
 	}
 	return id
 }
 
+// entry is the dest with a number that dest gave.
+func (r *rib) entry(d destID) *dest { return r.dests.at(uint32(d)) }
+
 // release forgets a prefix that has no paths and that nobody must be told of.
 func (r *rib) release(id destID) {
-	delete(r.index, r.dests[id].key)
-	r.dests[id] = dest{}
+	r.index.remove(id)
+	*r.entry(id) = dest{}
 	r.free = append(r.free, id)
 }
 
 // put sets the path that peer has to d. It takes over one reference of attrs.
 // It reports whether that is a new path, and whether anything changed.
 func (r *rib) put(d destID, peer peerID, id uint32, attrs attrID) (added, changed bool) {
-	for i := r.dests[d].head; i != 0; i = r.paths[i].next {
-		p := &r.paths[i]
+	for i := r.entry(d).head; i != 0; i = r.paths.at(i).next {
+		p := r.paths.at(i)
 		if p.peer != peer || p.id != id {
 			continue
 		}
@@ -176,25 +179,24 @@ func (r *rib) put(d destID, peer peerID, id uint32, attrs attrID) (added, change
 		r.unref(old)
 		return false, old != attrs
 	}
-	n := path{attrs: attrs, id: id, peer: peer, next: r.dests[d].head}
+	n := path{attrs: attrs, id: id, peer: peer, next: r.entry(d).head}
 	i := r.gone
 	if i != 0 {
-		r.gone = r.paths[i].next
-		r.paths[i] = n
+		r.gone = r.paths.at(i).next
+		*r.paths.at(i) = n
 	} else {
-		i = uint32(len(r.paths))
-		r.paths = append(r.paths, n)
+		i = r.paths.add(n)
 	}
-	r.dests[d].head = i
+	r.entry(d).head = i
 	return true, true
 }
 
 // remove takes away the paths of d for which match reports true, and says how many.
 func (r *rib) remove(d destID, match func(*path) bool) int {
 	n := 0
-	for at := &r.dests[d].head; *at != 0; {
+	for at := &r.entry(d).head; *at != 0; {
 		i := *at
-		p := &r.paths[i]
+		p := r.paths.at(i)
 		if !match(p) {
 			at = &p.next
 			continue
@@ -210,8 +212,8 @@ func (r *rib) remove(d destID, match func(*path) bool) int {
 
 // best is the first path of d, or nil.
 func (r *rib) best(d destID) *path {
-	if i := r.dests[d].head; i != 0 {
-		return &r.paths[i]
+	if i := r.entry(d).head; i != 0 {
+		return r.paths.at(i)
 	}
 	return nil
 }

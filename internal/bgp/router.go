@@ -250,7 +250,7 @@ func (r *Router) Learned(b *LearnedBatch, limit int) bool {
 
 // learn gives what the kernel should have for d; false means nothing.
 func (r *Router) learn(d destID) (Learned, bool) {
-	l := Learned{Prefix: r.rib.dests[d].key.prefix()}
+	l := Learned{Prefix: r.rib.entry(d).key.prefix()}
 	best := r.rib.best(d)
 	if best == nil || best.peer == selfID {
 		return l, false
@@ -291,8 +291,8 @@ func (r *Router) mergedHops(d destID) []netip.Addr {
 // candidates lists the paths of d; valid until the next call.
 func (r *Router) candidates(d destID) []candidate {
 	r.scratch = r.scratch[:0]
-	for i := r.rib.dests[d].head; i != 0; i = r.rib.paths[i].next {
-		p := &r.rib.paths[i]
+	for i := r.rib.entry(d).head; i != 0; i = r.rib.paths.at(i).next {
+		p := r.rib.paths.at(i)
 		c := candidate{Attrs: r.rib.attrs[p.attrs].Attrs, index: i, id: p.id, local: p.peer == selfID}
 		if n := r.peers[p.peer]; n != nil {
 			c.ebgp, c.origin, c.addr = n.src.from == FromEBGP, n.src.id, n.cfg.Addr
@@ -342,16 +342,16 @@ func (r *Router) changed(d destID, old identityOf) {
 
 // promote moves a path of d to the head of its list.
 func (r *Router) promote(d destID, best uint32) {
-	at := &r.rib.dests[d].head
+	at := &r.rib.entry(d).head
 	if *at == best {
 		return
 	}
 	for *at != best {
-		at = &r.rib.paths[*at].next
+		at = &r.rib.paths.at(*at).next
 	}
-	*at = r.rib.paths[best].next
-	r.rib.paths[best].next = r.rib.dests[d].head
-	r.rib.dests[d].head = best
+	*at = r.rib.paths.at(best).next
+	r.rib.paths.at(best).next = r.rib.entry(d).head
+	r.rib.entry(d).head = best
 }
 
 // sweep releases the prefixes that nobody has to hear of any more.
@@ -360,7 +360,7 @@ func (r *Router) sweep() {
 		return
 	}
 	for d, ok := r.dying.next(0); ok; d, ok = r.dying.next(d + 1) {
-		if r.rib.dests[d].head != 0 {
+		if r.rib.entry(d).head != 0 {
 			r.dying.set(d, false)
 			r.dead--
 			continue

@@ -317,7 +317,7 @@ func TestPathsBetweenSystems(t *testing.T) {
 
 func path0(t *testing.T, b *box, prefix string) *wire.Attrs {
 	t.Helper()
-	d, ok := b.rib.index[keyOf(netip.MustParsePrefix(prefix))]
+	d, ok := b.rib.index.get(keyOf(netip.MustParsePrefix(prefix)))
 	if !ok || b.rib.best(d) == nil {
 		t.Fatalf("%v has no route to %s", b.addr, prefix)
 	}
