@@ -129,7 +129,7 @@ func (k kernel) until(limit time.Duration, what string, fact func() bool) {
 	k.Helper()
 	for start := time.Now(); !fact(); time.Sleep(2 * time.Millisecond) {
 		if time.Since(start) > limit {
-			k.Fatalf("not within %v: %s\nroutes:\n%s", limit, what, k.routes())
+			k.Fatalf("not within %v: %s\nroutes:\n%.3000s", limit, what, k.routes())
 		}
 	}
 }

@@ -2,9 +2,11 @@ package fib_test
 
 import (
 	"bufio"
+	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -237,5 +239,87 @@ func TestEnableForwarding(t *testing.T) {
 		if got := k.sysctl(path); got != "1" {
 			t.Errorf("%s is %s, want 1", path, got)
 		}
+	}
+}
+
+func TestLostEventsAreMadeUpFor(t *testing.T) {
+	t.Parallel()
+	k := newKernel(t)
+	f, _ := k.start(fib.Options{})
+	f.Synced()
+	r := cluster("192.168.98.0/26", "10.0.0.9")
+	f.Apply(plan.Delta{PutRoutes: []plan.Route{r}})
+	k.wait(f, "", r)
+	var flood strings.Builder
+	for i := range 50_000 {
+		fmt.Fprintf(&flood, "route add blackhole 172.%d.%d.%d proto static\n", 16+i>>16, i>>8&255, i&255)
+	}
+	flood.WriteString("route del 192.168.98.0/26\n")
+	file := filepath.Join(t.TempDir(), "flood")
+	if err := os.WriteFile(file, []byte(flood.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	release := f.Hold()
+	k.ip("-batch " + file)
+	release()
+	k.until(eventually, "overrun, and healed", func() bool {
+		s := f.State()
+		return s.Stats.Overruns > 0 && s.Applied == 1 && strings.Contains(k.ip("route show 192.168.98.0/26"), "via")
+	})
+}
+
+func TestRefusedRoutesComeWhenTheyCan(t *testing.T) {
+	t.Parallel()
+	k := newKernel(t)
+	const n = 3000
+	var d plan.Delta
+	for i := range n {
+		r := cluster("10.100.0.0/32", "10.9.9.9") // not on eth0's network
+		r.Dst = netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 100, byte(i >> 8), byte(i)}), 32)
+		r.Link = "eth0"
+		d.PutRoutes = append(d.PutRoutes, r)
+	}
+	good := cluster("192.168.98.0/26", "10.0.0.9")
+	d.PutRoutes = append(d.PutRoutes, good)
+	f, _ := k.start(fib.Options{})
+	f.Apply(d)
+	k.wait(f, "", good)
+	k.until(eventually, "refusal", func() bool { return f.State().Refused == n })
+	k.until(eventually, "health", func() bool { return strings.Contains(f.State().Err, "network is unreachable") })
+	k.ip("addr add 10.9.9.1/24 dev eth0")
+	k.until(eventually, "all", func() bool { s := f.State(); return s.Applied == n+1 && s.Err == "" })
+}
+
+func TestConfigureInPlace(t *testing.T) {
+	t.Parallel()
+	k := newKernel(t)
+	k.workload("cali1")
+	k.workload("tap1")
+	k.ip("route add 192.168.1.1 dev tap1 proto static")
+	k.ip("route add 192.168.1.0/26 dev tap1 proto 80")
+	f, _ := k.start(fib.Options{})
+	f.Synced()
+	f.Apply(pod("cali1"))
+	k.wait(f, "cali1")
+	if got := strings.Count(k.ip("route"), "tap1"); got != 2 {
+		t.Fatalf("%d foreign routes left, want 2", got)
+	}
+	o := fib.Options{DeviceProtocol: 4, Prefixes: []string{"cali", "tap"}, RemoveExternalRoutes: true, Resync: -1}
+	f.Configure(o)
+	moved := pod("cali1")
+	for i := range moved.PutRoutes {
+		moved.PutRoutes[i].Proto = 4
+	}
+	f.Apply(moved)
+	want := "192.168.97.2 dev cali1 proto static scope link\nfd97::2 dev cali1 proto static metric 1024 pref medium"
+	k.until(eventually, want, func() bool { return k.routes() == want })
+	k.until(eventually, "the comparison", func() bool { return f.State().Stats.Dumps >= 3 })
+	dumps := f.State().Stats.Dumps
+	f.Configure(o) // changes nothing
+	marker := cluster("192.168.99.0/26")
+	f.Apply(plan.Delta{PutRoutes: []plan.Route{marker}})
+	k.wait(f, "", marker)
+	if f.State().Stats.Dumps != dumps {
+		t.Error("Configure with the same options read all routes again")
 	}
 }

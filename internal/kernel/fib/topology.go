@@ -187,6 +187,7 @@ func (f *FIB) refresh() {
 		return
 	}
 	f.resolved = f.gen
+	f.tryAgain()                // what the kernel refused it may take now
 	differ := map[uint32]bool{} // number → the kernel has dropped such routes
 	scan := false
 	f.unresolved = false
