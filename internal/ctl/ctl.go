@@ -89,7 +89,7 @@ func Execute(ctx context.Context, p Process) error {
 	root.SetOut(p.Stdout)
 	root.SetErr(p.Stderr)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return &UsageError{fmt.Errorf("%s: %w: see '%s --help'", cmd.CommandPath(), err, cmd.CommandPath())}
+		return &UsageError{fmt.Errorf("%w: see '%s --help'", err, cmd.CommandPath())}
 	})
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(nodeCommand(p), storeCommand(p), labCommand(p), versionCommand(p))
@@ -106,7 +106,7 @@ func group(cmd *cobra.Command) {
 	if args := cmd.Args; args != nil {
 		cmd.Args = func(cmd *cobra.Command, given []string) error {
 			if err := args(cmd, given); err != nil {
-				return &UsageError{fmt.Errorf("%s: %w: see '%s --help'", cmd.CommandPath(), err, cmd.CommandPath())}
+				return &UsageError{fmt.Errorf("%w: see '%s --help'", err, cmd.CommandPath())}
 			}
 			return nil
 		}
@@ -117,7 +117,7 @@ func group(cmd *cobra.Command) {
 			if len(given) == 0 {
 				return cmd.Help()
 			}
-			return &UsageError{fmt.Errorf("%s: unknown command %q: see '%s --help'", cmd.CommandPath(), given[0], cmd.CommandPath())}
+			return &UsageError{fmt.Errorf("unknown command %q: see '%s --help'", cmd.CommandPath()+" "+given[0], cmd.CommandPath())}
 		}
 	}
 }

@@ -196,14 +196,17 @@ func labRun(f *labFlags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Bring a lab up, check what its topology expects, print it, take it down",
-		Long: "Run brings a lab up, checks every expectation of the topology, prints the routes\n" +
-			"of each node, who reaches whom, and what came of each expectation, and takes the\n" +
-			"lab down. It exits with 1 when an expectation does not come true.",
+		Long: "Run brings a lab of its own up, checks every expectation of the topology, prints the\n" +
+			"routes of each node, who reaches whom, and what came of each expectation, and\n" +
+			"takes it down. It exits with 1 when an expectation does not come true.",
 		Args: cobra.NoArgs,
 	}
 	file, cni := topologyFlags(cmd)
 	output := outputFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if !cmd.Flags().Changed("name") {
+			f.name = fmt.Sprintf("run-%d", os.Getpid()) // beside a lab that is up, and other runs
+		}
 		s, err := f.spec(*file, *cni)
 		if err != nil {
 			return err

@@ -2,12 +2,13 @@ package ctl
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/netip"
 	"os"
-	"strings"
+	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -55,7 +56,7 @@ It is set by the environment, with the variables that calico/node has:
 and of its own:
   WEFT_AGENT_SOCKET          where the CNI executable asks (` + rpc.DefaultSocket + `)
   WEFT_STATUS_SOCKET         where 'weft node status' asks (` + defaultStatusSocket + `)
-  WEFT_CNI_QUEUE_DIR         DELs that found no agent (` + rpc.DefaultQueue + `)
+  WEFT_CNI_QUEUE             DELs that found no agent (` + rpc.DefaultQueue + `)
   WEFT_SECRETS_DIR           BGP passwords, a file NAME/KEY each`,
 		Example: "  ETCD_ENDPOINTS=http://127.0.0.1:2379 IP=autodetect weft node run",
 		Args:    cobra.NoArgs,
@@ -117,7 +118,7 @@ func agentConfig(p Process, log *slog.Logger) (agent.Config, error) {
 		Version:      p.Version,
 		CNISocket:    or(p.Getenv("WEFT_AGENT_SOCKET"), rpc.DefaultSocket),
 		StatusSocket: or(p.Getenv("WEFT_STATUS_SOCKET"), defaultStatusSocket),
-		QueueDir:     or(p.Getenv("WEFT_CNI_QUEUE_DIR"), rpc.DefaultQueue),
+		QueueDir:     or(p.Getenv("WEFT_CNI_QUEUE"), rpc.DefaultQueue),
 		SecretsDir:   p.Getenv("WEFT_SECRETS_DIR"),
 		NodeNameFile: or(p.Getenv("CALICO_NODENAME_FILE"), defaultNodeNameFile),
 		Log:          log,
@@ -173,7 +174,7 @@ func nodeStatusCommand(p Process) *cobra.Command {
 		defer cancel()
 		var s agent.Status
 		if err := run.Fetch(ctx, socket, &s); err != nil {
-			return fmt.Errorf("node status: no agent answers at %s: %w: is 'weft node run' running, and is WEFT_STATUS_SOCKET its socket?", socket, err)
+			return fmt.Errorf("node status: no agent answers at %s: %w: is 'weft node run' running, and is WEFT_STATUS_SOCKET its socket?", socket, cause(err))
 		}
 		if err := printAs(p.Stdout, *output, s, func(w io.Writer) error { return statusTable(w, s, time.Now()) }); err != nil {
 			return err
@@ -184,6 +185,14 @@ func nodeStatusCommand(p Process) *cobra.Command {
 		return nil
 	}
 	return cmd
+}
+
+// cause is what the kernel said, without the layers that carried it.
+func cause(err error) error {
+	if errno := syscall.Errno(0); errors.As(err, &errno) {
+		return errno
+	}
+	return err
 }
 
 func statusTable(out io.Writer, s agent.Status, now time.Time) error {
@@ -251,7 +260,7 @@ func nodeAddressesCommand(p Process) *cobra.Command {
 
 func addressTable(out io.Writer, method string, ranked []startup.Candidate) error {
 	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
-	_, _ = fmt.Fprintln(w, "RANK\tADDRESS\tINTERFACE\tWITH "+strings.ToUpper(method[:1])+method[1:])
+	_, _ = fmt.Fprintf(w, "RANK\tADDRESS\tINTERFACE\tBY %s\n", method)
 	for i, c := range ranked {
 		verdict := c.Reason
 		switch {

@@ -107,7 +107,6 @@ func (h *holder) newNode(i int, n *topology.Node) *machine {
 		"WEFT_AGENT_SOCKET":     at("agent.sock"),
 		"WEFT_STATUS_SOCKET":    at("status.sock"),
 		"WEFT_CNI_QUEUE":        at("queue"),
-		"WEFT_CNI_QUEUE_DIR":    at("queue"),
 		"WEFT_SECRETS_DIR":      h.Dir.secrets(),
 	}
 	for _, subnet := range h.topo.Rack(n.Rack).Subnets {
