@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 
@@ -24,7 +25,7 @@ func main() {
 		Stderr:  os.Stderr,
 		Version: version,
 	})
-	if err != nil {
+	if err != nil && !errors.As(err, new(*ctl.ExitError)) {
 		fmt.Fprintf(os.Stderr, "weft: %v\n", err)
 	}
 	os.Exit(ctl.ExitCode(err))

@@ -9,13 +9,14 @@ import (
 	"golang.org/x/term"
 )
 
-// Progress shows long work: one line that changes on a terminal, a line for each
-// step elsewhere. It is for one goroutine.
+// Progress shows long work: one line that changes on a terminal, elsewhere a line
+// a second at most. It is for one goroutine.
 type Progress struct {
 	w     io.Writer
 	tty   bool
 	start time.Time
-	shown bool
+	last  time.Time // of the last line elsewhere
+	shown bool      // there is something on the terminal's line
 }
 
 // NewProgress writes to w.
@@ -31,7 +32,10 @@ func (p *Progress) Step(what string) {
 		p.shown = true
 		return
 	}
-	fmt.Fprintf(p.w, "%4.1fs %s\n", time.Since(p.start).Seconds(), what)
+	if time.Since(p.last) >= time.Second {
+		p.last = time.Now()
+		fmt.Fprintf(p.w, "%4.1fs %s\n", time.Since(p.start).Seconds(), what)
+	}
 }
 
 // Done leaves a last line and goes on to the next; empty: it only clears the line.

@@ -85,7 +85,7 @@ func findProgram(name, debianPackage string) (string, error) {
 
 // birdConfig is the configuration of a router that its file does not give one: it
 // peers with nodes, puts what it learns into its kernel, and announces its own
-// prefixes only.
+// prefixes and what it learned.
 func birdConfig(t *topology.Topology, r *topology.Router) string {
 	var b strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
@@ -127,7 +127,7 @@ func birdConfig(t *topology.Topology, r *topology.Router) string {
 				if r.Password != "" {
 					line("\tpassword %q;", r.Password)
 				}
-				line("\t%s { import all; export where source = RTS_STATIC; next hop self; };", f)
+				line("\t%s { import all; export where source ~ [RTS_STATIC, RTS_BGP]; next hop self; };", f)
 				line("}")
 			}
 		}

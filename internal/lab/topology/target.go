@@ -92,7 +92,8 @@ func Matcher(pattern string) (*regexp.Regexp, error) {
 	}
 	words := strings.Fields(pattern)
 	for i, w := range words {
-		words[i] = strings.ReplaceAll(regexp.QuoteMeta(w), `\*`, `[^ ]*`)
+		w = strings.ReplaceAll(regexp.QuoteMeta(w), `\*\*`, `.*`)
+		words[i] = strings.ReplaceAll(w, `\*`, `[^ ]*`)
 	}
 	return regexp.MustCompile("^" + strings.Join(words, " ") + "$"), nil
 }

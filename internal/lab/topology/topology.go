@@ -121,7 +121,8 @@ type Pair struct {
 }
 
 // RouteLine is a line of `ip route` at each of some targets. In Line a * stands
-// for any characters but a space; text between slashes is a regular expression.
+// for any characters but a space, ** for any at all; text between slashes is a
+// regular expression.
 type RouteLine struct {
 	At   []string `yaml:"at"`
 	Line string   `yaml:"line"`

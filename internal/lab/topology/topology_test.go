@@ -162,6 +162,7 @@ func TestMatcher(t *testing.T) {
 		"whole line":         {"default via 10.0.0.1", "default via 10.0.0.1 dev eth0", false},
 		"star is one word":   {"192.168.*/26 via * dev eth0", "192.168.3.64/26 via 10.0.0.1 dev eth0", true},
 		"star is no space":   {"default * eth0", "default via 10.0.0.1 dev eth0", false},
+		"two stars":          {"default ** eth0", "default via 10.0.0.1 dev eth0", true},
 		"white space":        {"a  b", "a b", true},
 		"regular expression": {"/^default .* eth0$/", "default via 10.0.0.1 dev eth0", true},
 	} {
