@@ -59,8 +59,15 @@ type Store interface {
 	List(ctx context.Context, kind model.Kind, namespace string) ([]Object, error)
 	// Commit carries out all of ops or, on an error, none of them (where the
 	// datastore has transactions: etcd and memory), and returns the objects as
-	// written, in the order of ops, with their new revisions. Errors wrap
-	// ErrNotFound, ErrExists or ErrConflict and name the object.
+	// written, in the order of ops, with their new revisions; what was deleted
+	// is returned as it was given. At most 128 ops, each on another object.
+	// Errors wrap ErrNotFound, ErrExists or ErrConflict and name the object. Any
+	// other error may leave open whether ops were carried out, if the
+	// connection broke meanwhile: read again.
+	//
+	// The datastore gives objects their uid and creationTimestamp; those of the
+	// caller, and its finalizers and ownerReferences, are passed over. Defaults
+	// and rules are the caller's business (v3.Default, v3.Validate).
 	Commit(ctx context.Context, ops ...Op) ([]Object, error)
 	// Close releases the connection. It does not stop running watches; end
 	// those by their context.

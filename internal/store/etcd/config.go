@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -144,6 +145,7 @@ func (c Config) resolved(ctx context.Context) (Config, error) {
 	if len(c.Endpoints) == 0 {
 		return c, errors.New("etcd: no endpoint is set")
 	}
+	c.Endpoints = slices.Clone(c.Endpoints)
 	for i := range c.Endpoints {
 		c.Endpoints[i] = strings.TrimRight(c.Endpoints[i], "/")
 	}

@@ -1,10 +1,12 @@
 package etcd_test
 
 import (
+	"net"
 	"path/filepath"
 	"testing"
 	"time"
 
+	"github.com/weft-net/weft/internal/store"
 	"github.com/weft-net/weft/internal/store/etcd"
 	"github.com/weft-net/weft/internal/store/etcd/server"
 	"github.com/weft-net/weft/internal/store/storetest"
@@ -45,9 +47,6 @@ func client(t testing.TB, url string) *clientv3.Client {
 	return c
 }
 
-// withAll makes a Get read every key from the given one on.
-func withAll() clientv3.OpOption { return clientv3.WithFromKey() }
-
 func TestStore(t *testing.T) {
 	t.Parallel()
 	storetest.Run(t, func(t *testing.T) storetest.Target {
@@ -87,4 +86,37 @@ func TestStore(t *testing.T) {
 			},
 		}
 	})
+}
+
+// TestEndpoints reaches a server by each kind of endpoint, and past a dead one.
+func TestEndpoints(t *testing.T) {
+	t.Parallel()
+	v4 := "http://" + freeAddress(t, "127.0.0.1:0")
+	v6 := "http://" + freeAddress(t, "[::1]:0")
+	dead := "http://" + freeAddress(t, "127.0.0.1:0")
+	dir := t.TempDir()
+	unix := "unix://" + dir + "/s"
+	srv, err := server.Start(t.Context(), server.Config{Dir: dir + "/data", ClientURLs: []string{unix, v4, v6}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(srv.Stop)
+	for name, endpoints := range map[string][]string{
+		"unix": {unix}, "IPv4": {v4}, "IPv6": {v6 + "/"}, "the first dead": {dead, v4}, "the last dead": {v6, dead},
+	} {
+		if err := store.Initialise(t.Context(), open(t, endpoints...)); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// freeAddress is an address at which nobody listens.
+func freeAddress(t *testing.T, at string) string {
+	t.Helper()
+	l, err := net.Listen("tcp", at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
 }

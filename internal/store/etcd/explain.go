@@ -37,6 +37,9 @@ func (d *db) explain(ctx context.Context, err error) error {
 	if probed := probeAll(probeCtx, d.config.Endpoints, d.tls); probed != nil {
 		return probed
 	}
+	if errors.Is(err, context.DeadlineExceeded) || status.Code(err) == codes.DeadlineExceeded {
+		return &EndpointError{all, worded{"no answer in time, though it listens: have the members a leader?", err}}
+	}
 	return &EndpointError{all, plain(err)}
 }
 
@@ -96,17 +99,9 @@ func probeAll(ctx context.Context, endpoints []string, t *tls.Config) error {
 	if len(endpoints) == 1 {
 		return &EndpointError{endpoints[0], errs[0]}
 	}
-	return &EndpointError{endpoints[0], joined{errs, strings.TrimPrefix(strings.Join(texts, "; "), endpoints[0]+": ")}}
+	text := strings.TrimPrefix(strings.Join(texts, "; "), endpoints[0]+": ")
+	return &EndpointError{endpoints[0], worded{text, errors.Join(errs...)}}
 }
-
-// joined is several errors that print as one line.
-type joined struct {
-	errs []error
-	text string
-}
-
-func (j joined) Error() string   { return j.text }
-func (j joined) Unwrap() []error { return j.errs }
 
 // probe connects to one endpoint and exchanges the first bytes of HTTP/2. Where
 // that is answered by nothing it asks as a browser would, to tell web servers apart.
@@ -135,17 +130,21 @@ func probe(ctx context.Context, endpoint string, t *tls.Config) error {
 	return err
 }
 
+// What an endpoint does that is not etcd's.
 var (
 	errHTTP1 = errors.New("answers in HTTP/1: not etcd")
 	// errClosed is also what a server does that wants TLS.
-	errClosed = fmt.Errorf("closes the connection without an answer: not etcd, or it speaks TLS and needs https://%w", silent{io.EOF})
+	errClosed = worded{"closes the connection without an answer: not etcd, or it speaks TLS and needs https://", io.EOF}
 )
 
-// silent wraps an error whose text says nothing to users.
-type silent struct{ error }
+// worded is an error in words for users.
+type worded struct {
+	text string
+	error
+}
 
-func (silent) Error() string   { return "" }
-func (s silent) Unwrap() error { return s.error }
+func (w worded) Error() string { return w.text }
+func (w worded) Unwrap() error { return w.error }
 
 // connect dials an endpoint, by TLS unless t is nil. The connection ends with ctx's
 // deadline.

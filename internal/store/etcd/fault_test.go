@@ -19,6 +19,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -32,6 +33,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
+	"google.golang.org/grpc"
 )
 
 // listen serves each connection with f until the test ends.
@@ -57,21 +59,10 @@ func listen(t *testing.T, f func(net.Conn)) (address string) {
 	return l.Addr().String()
 }
 
-// freeAddress is an address on which nobody listens.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
 // TestBadEndpoints opens what is not a good etcd.
 func TestBadEndpoints(t *testing.T) {
 	t.Parallel()
-	refused := freeAddress(t)
+	refused := freeAddress(t, "127.0.0.1:0")
 	browser := httptest.NewServer(http.NotFoundHandler())
 	t.Cleanup(browser.Close)
 	web := strings.TrimPrefix(browser.URL, "http://")
@@ -79,6 +70,14 @@ func TestBadEndpoints(t *testing.T) {
 		io.WriteString(c, "220 mail.example.com ESMTP\r\n") //nolint:errcheck // the client's view is the test
 		io.Copy(io.Discard, c)                              //nolint:errcheck // until the client goes
 	})
+	other := grpc.NewServer()
+	t.Cleanup(other.Stop)
+	otherAddress := freeAddress(t, "127.0.0.1:0")
+	l, err := net.Listen("tcp", otherAddress)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go other.Serve(l)                                                //nolint:errcheck // ends with Stop
 	silent := listen(t, func(c net.Conn) { io.Copy(io.Discard, c) }) //nolint:errcheck // until the client goes
 	closing := listen(t, func(net.Conn) {})
 	dir := t.TempDir()
@@ -99,6 +98,7 @@ func TestBadEndpoints(t *testing.T) {
 		"a web server":    {"ETCD_ENDPOINTS=http://" + web, "etcd: http://" + web + ": answers in HTTP/1: not etcd"},
 		"noise":           {"ETCD_ENDPOINTS=http://" + noise, "etcd: http://" + noise + `: answers with "220 mail.", which is not gRPC: not etcd`},
 		"silence":         {"ETCD_ENDPOINTS=http://" + silent, "etcd: http://" + silent + ": does not answer in time"},
+		"another gRPC":    {"ETCD_ENDPOINTS=http://" + otherAddress, "etcd: http://" + otherAddress + ": is a gRPC server, but not etcd: unknown service etcdserverpb.KV"},
 		"closes":          {"ETCD_ENDPOINTS=http://" + closing, "etcd: http://" + closing + ": closes the connection without an answer: not etcd, or it speaks TLS and needs https://|etcd: http://" + closing + ": connection reset by peer"},
 		"TLS, not told":   {"ETCD_ENDPOINTS=http://" + secure, "etcd: http://" + secure + ": closes the connection without an answer: not etcd, or it speaks TLS and needs https://"},
 		"no TLS, told so": {"ETCD_ENDPOINTS=unixs://" + plain, "etcd: unixs://" + plain + ": TLS: EOF|etcd: unixs://" + plain + ": TLS: tls: first record does not look like a TLS handshake"},
@@ -201,7 +201,7 @@ func newPKI(t *testing.T, dir string) pki {
 // serve runs an etcd that wants certificates of its clients.
 func (p pki) serve(t *testing.T, dir string) (address string) {
 	t.Helper()
-	address = freeAddress(t)
+	address = freeAddress(t, "127.0.0.1:0")
 	c := embed.NewConfig()
 	c.Dir, c.Name, c.InitialCluster = filepath.Join(dir, "secure"), "s", "s=http://localhost:2380"
 	c.ListenPeerUrls = nil
@@ -330,7 +330,7 @@ func TestGoneWhileOpen(t *testing.T) {
 func TestLeaderChange(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	members := map[string]string{"a": "http://" + freeAddress(t), "b": "http://" + freeAddress(t), "c": "http://" + freeAddress(t)}
+	members := map[string]string{"a": "http://" + freeAddress(t, "127.0.0.1:0"), "b": "http://" + freeAddress(t, "127.0.0.1:0"), "c": "http://" + freeAddress(t, "127.0.0.1:0")}
 	type started struct {
 		name string
 		s    *server.Server
@@ -347,12 +347,21 @@ func TestLeaderChange(t *testing.T) {
 		}()
 	}
 	running := map[string]*server.Server{}
+	t.Cleanup(func() {
+		var wg sync.WaitGroup
+		for _, r := range running {
+			wg.Go(func() {
+				r.Etcd().Server.HardStop() // nobody to hand the leadership to
+				r.Stop()
+			})
+		}
+		wg.Wait()
+	})
 	for range members {
 		r := <-results
 		if r.err != nil {
 			t.Fatal(r.err)
 		}
-		t.Cleanup(r.s.Stop)
 		running[r.name] = r.s
 	}
 	s := open(t, endpoints...)
@@ -391,7 +400,7 @@ func TestLeaderChange(t *testing.T) {
 	}
 	heard := func(want uint64) {
 		t.Helper()
-		limit := time.After(20 * time.Second)
+		limit := time.After(60 * time.Second)
 		var last uint64
 		for last < want {
 			select {
@@ -422,13 +431,21 @@ func TestLeaderChange(t *testing.T) {
 	}
 	write(2)
 	heard(2)
-	seq := uint64(3)
-	for _, m := range []string{"a"} { // then without one of the members
-		running[m].Stop()
-		write(seq)
-		heard(seq)
-	}
+	running["a"].Stop() // then without one of the members
+	write(3)
+	heard(3)
 	if _, err := s.List(t.Context(), model.KindIPAMBlock, ""); err != nil {
 		t.Error(fmt.Errorf("with one member down: %w", err))
+	}
+	impatient, err := etcd.Open(t.Context(), etcd.Config{Endpoints: endpoints, Timeout: time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer impatient.Close()
+	running["b"].Etcd().Server.HardStop()
+	running["b"].Stop()
+	_, err = impatient.Get(t.Context(), model.Cluster{}.Key())
+	if err == nil || !strings.HasSuffix(err.Error(), ": no answer in time, though it listens: have the members a leader?") {
+		t.Errorf("with two members down: %v", err)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	v3 "github.com/weft-net/weft/api/v3"
 	"github.com/weft-net/weft/internal/model"
 	"github.com/weft-net/weft/internal/store"
+	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
 const fixtures = "../../../test/fixtures/"
@@ -66,7 +67,7 @@ func TestDumpOfCalico(t *testing.T) {
 		}
 	}
 	stored := func() map[string]string {
-		got, err := raw.Get(t.Context(), "/", withAll())
+		got, err := raw.Get(t.Context(), "/", clientv3.WithFromKey())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -19,11 +19,7 @@ type step struct {
 	seen bool
 }
 
-// Commit implements store.Store: one transaction of at most [MaxOps] operations
-// on different objects.
-//
-// When the connection breaks while it runs, the operations may have been carried
-// out or not; the error then is none of store's.
+// Commit implements store.Store: one transaction of at most [MaxOps] operations.
 func (s *Store) Commit(ctx context.Context, ops ...store.Op) ([]store.Object, error) {
 	if len(ops) > MaxOps {
 		return nil, fmt.Errorf("commit: %d operations: at most %d fit in one transaction", len(ops), MaxOps)

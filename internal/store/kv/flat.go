@@ -12,14 +12,15 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// flatBlock is a block as its value holds it, fields in Calico's order.
-type flatBlock struct {
+// flatBlock is a block as its value holds it, fields in Calico's order. A is
+// flatAttribute, or its text.
+type flatBlock[A any] struct {
 	CIDR                        string            `json:"cidr"`
 	Affinity                    *string           `json:"affinity"`
 	AffinityClaimTime           *metav1.Time      `json:"affinity_claim_time,omitempty"`
 	Allocations                 []*int            `json:"allocations"`
 	Unallocated                 []int             `json:"unallocated"`
-	Attributes                  []json.RawMessage `json:"attributes"`
+	Attributes                  []A               `json:"attributes"`
 	SequenceNumber              uint64            `json:"sequenceNumber"`
 	SequenceNumberForAllocation map[string]uint64 `json:"sequenceNumberForAllocation"`
 	Deleted                     bool              `json:"deleted"`
@@ -73,7 +74,7 @@ func decodeFlat(k model.Key, value []byte) (v3.Object, error) {
 }
 
 func decodeBlock(value []byte) (v3.Object, error) {
-	var f flatBlock
+	var f flatBlock[flatAttribute]
 	if err := json.Unmarshal(value, &f); err != nil {
 		return nil, err
 	}
@@ -83,11 +84,7 @@ func decodeBlock(value []byte) (v3.Object, error) {
 		SequenceNumberForAllocation: f.SequenceNumberForAllocation, Deleted: f.Deleted,
 		Attributes: make([]v3.AllocationAttribute, len(f.Attributes)),
 	}}
-	for i, raw := range f.Attributes {
-		var a flatAttribute
-		if err := json.Unmarshal(raw, &a); err != nil {
-			return nil, fmt.Errorf("attributes[%d]: %w", i, err)
-		}
+	for i, a := range f.Attributes {
 		o.Spec.Attributes[i] = v3.AllocationAttribute(a)
 	}
 	o.Name = dashed(f.CIDR)
@@ -119,8 +116,8 @@ func dashed(cidr string) string {
 	return strings.NewReplacer(".", "-", ":", "-", "/", "-").Replace(cidr)
 }
 
-// encodeFlat writes o, whose kind is flat; o came from stored, which is nil if o
-// is new, and keeps the fields of stored that o has no place for.
+// encodeFlat writes o, whose kind is flat, and keeps the fields of stored that o
+// has no place for; stored is nil if there are none.
 func encodeFlat(o v3.Object, stored []byte) ([]byte, error) {
 	switch o := o.(type) {
 	case *v3.IPAMBlock:
@@ -141,15 +138,14 @@ func encodeFlat(o v3.Object, stored []byte) ([]byte, error) {
 }
 
 func encodeBlock(s v3.IPAMBlockSpec, stored []byte) ([]byte, error) {
-	f := flatBlock{
-		CIDR: s.CIDR, Affinity: s.Affinity, AffinityClaimTime: s.AffinityClaimTime,
-		Allocations: notNil(s.Allocations), Unallocated: notNil(s.Unallocated), SequenceNumber: s.SequenceNumber,
-		SequenceNumberForAllocation: s.SequenceNumberForAllocation, Deleted: s.Deleted,
-		Attributes: make([]json.RawMessage, len(s.Attributes)),
+	if stored == nil {
+		f := flatten[flatAttribute](s)
+		for i, a := range s.Attributes {
+			f.Attributes[i] = flatAttribute(a)
+		}
+		return json.Marshal(f)
 	}
-	if f.SequenceNumberForAllocation == nil {
-		f.SequenceNumberForAllocation = map[string]uint64{}
-	}
+	f := flatten[json.RawMessage](s)
 	was, err := storedAttributes(stored)
 	if err != nil {
 		return nil, err
@@ -166,6 +162,20 @@ func encodeBlock(s v3.IPAMBlockSpec, stored []byte) ([]byte, error) {
 	}
 	return encodeFields(f, stored, "cidr", "affinity", "affinity_claim_time", "allocations", "unallocated",
 		"attributes", "sequenceNumber", "sequenceNumberForAllocation", "deleted")
+}
+
+// flatten is s in flat form, but for the attributes, which are empty.
+func flatten[A any](s v3.IPAMBlockSpec) flatBlock[A] {
+	f := flatBlock[A]{
+		CIDR: s.CIDR, Affinity: s.Affinity, AffinityClaimTime: s.AffinityClaimTime,
+		Allocations: notNil(s.Allocations), Unallocated: notNil(s.Unallocated), SequenceNumber: s.SequenceNumber,
+		SequenceNumberForAllocation: s.SequenceNumberForAllocation, Deleted: s.Deleted,
+		Attributes: make([]A, len(s.Attributes)),
+	}
+	if f.SequenceNumberForAllocation == nil {
+		f.SequenceNumberForAllocation = map[string]uint64{}
+	}
+	return f
 }
 
 // storedAttributes gives the stored text of each attribute by the text of what

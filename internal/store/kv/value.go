@@ -53,47 +53,52 @@ func belongs(k model.Key, o v3.Object) error {
 // stored says of the object's birth is kept, as are fields that weft does not
 // know, and the very bytes if nothing changed.
 func encode(o v3.Object, stored []byte, now time.Time) ([]byte, error) {
-	if isFlat(kindOf(o)) {
-		return encodeFlatOrSame(o, stored)
+	was, err := decodeAny(o, stored)
+	if stored == nil || err != nil { // what can't be read has nothing to keep
+		was, stored = nil, nil
 	}
-	o = shallow(o)
-	was, err := v3.DecodeStored(stored)
-	if stored == nil || err != nil { // what can't be read has no fields to keep
-		birth(o.Meta(), metav1.ObjectMeta{UID: newUID(), CreationTimestamp: metav1.NewTime(now.UTC().Truncate(time.Second))})
-		return v3.Encode(o)
+	if !isFlat(kindOf(o)) {
+		o = shallow(o)
+		if was == nil {
+			birth(o.Meta(), metav1.ObjectMeta{UID: newUID(), CreationTimestamp: metav1.NewTime(now.UTC().Truncate(time.Second))})
+		} else {
+			birth(o.Meta(), *was.Meta())
+		}
 	}
-	birth(o.Meta(), *was.Meta())
-	if same(o, was) {
+	fresh, err := encodeAny(o, nil)
+	if err != nil || was == nil {
+		return fresh, err
+	}
+	known, err := encodeAny(was, nil)
+	switch {
+	case err != nil:
+		return nil, err
+	case bytes.Equal(known, fresh):
 		return stored, nil
+	case bytes.Equal(known, stored): // nothing unknown in it
+		return fresh, nil
 	}
-	return v3.Merge(stored, o)
+	return encodeAny(o, stored)
 }
 
-// encodeFlatOrSame is encode for flat kinds.
-func encodeFlatOrSame(o v3.Object, stored []byte) ([]byte, error) {
-	fresh, err := encodeFlat(o, nil)
-	if err != nil || stored == nil {
-		return fresh, err
+// decodeAny reads an earlier version of o.
+func decodeAny(o v3.Object, stored []byte) (v3.Object, error) {
+	if !isFlat(kindOf(o)) {
+		return v3.DecodeStored(stored)
 	}
 	k, err := model.KeyOf(o)
 	if err != nil {
 		return nil, err
 	}
-	was, err := decodeFlat(k, stored)
-	if err != nil {
-		return fresh, nil // what can't be read has no fields to keep
-	}
-	if text, err := encodeFlat(was, nil); err == nil && bytes.Equal(text, fresh) {
-		return stored, nil
-	}
-	return encodeFlat(o, stored)
+	return decodeFlat(k, stored)
 }
 
-// same reports whether a and b have the same stored form.
-func same(a, b v3.Object) bool {
-	x, errX := v3.Encode(a)
-	y, errY := v3.Encode(b)
-	return errX == nil && errY == nil && bytes.Equal(x, y)
+// encodeAny writes o together with what stored holds and weft does not know.
+func encodeAny(o v3.Object, stored []byte) ([]byte, error) {
+	if isFlat(kindOf(o)) {
+		return encodeFlat(o, stored)
+	}
+	return v3.Merge(stored, o)
 }
 
 // birth sets what users may not: it comes from was, and what was does not say

@@ -208,7 +208,7 @@ func describe(b model.Batch) string {
 // until waits until what was delivered satisfies ok.
 func (w *watched) until(what string, ok func(world model.World, log []string) bool) {
 	w.t.Helper()
-	limit := time.After(20 * time.Second)
+	limit := time.After(60 * time.Second)
 	for {
 		w.mu.Lock()
 		good, log := ok(w.world, w.log), slices.Clone(w.log)
