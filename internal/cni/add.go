@@ -70,7 +70,7 @@ func (c *call) attach(ctx context.Context, nl *netlink.Handle, v veth) (*types10
 		if err != nil {
 			return nil, err
 		}
-		c.req.Endpoint.Given = given
+		c.req.Endpoint.Given, c.req.Address = given, rpc.AddressWish{}
 	}
 	answer := make(chan agentAnswer, 1)
 	asking, withdraw := context.WithCancel(ctx)
@@ -80,18 +80,12 @@ func (c *call) attach(ctx context.Context, nl *netlink.Handle, v veth) (*types10
 		answer <- agentAnswer{r, err}
 	}()
 	kept, err := v.make(nl)
+	got := agentAnswer{}
 	if err == nil {
-		err = c.prepare(v)
-	}
-	if err != nil {
+		got, err = c.configure(v, kept, answer, withdraw)
+	} else {
 		withdraw()
-	}
-	got := <-answer
-	if err == nil {
-		err = got.err
-	}
-	if err == nil {
-		err = c.finish(nl, v, got.AddResponse)
+		got = <-answer
 	}
 	if err != nil {
 		return nil, errors.Join(err, c.undo(nl, v, kept, delegated, got.err))
@@ -99,39 +93,57 @@ func (c *call) attach(ctx context.Context, nl *netlink.Handle, v veth) (*types10
 	return c.result(v, got.Addrs), nil
 }
 
+// configure sets the container's end up while the agent works, waits for its
+// answer, and does the rest. An error of the first part withdraws the request.
+func (c *call) configure(v veth, kept bool, answer <-chan agentAnswer, withdraw func()) (got agentAnswer, err error) {
+	answered, mtu := false, v.mtu
+	err = v.ns.do(func() error {
+		pod, err := dialRtnl()
+		if err != nil {
+			return err
+		}
+		defer pod.close()
+		if err := v.prepare(pod, c.families(), c.routes(), c.conf.Container.AllowIPForwarding); err != nil {
+			return err
+		}
+		got, answered = <-answer, true
+		if got.err != nil {
+			return got.err
+		}
+		if len(got.Addrs) == 0 {
+			return &rpc.Error{Code: rpc.CodeNoAddress, Msg: "agent: no address was assigned; are assign_ipv4 and assign_ipv6 both off?"}
+		}
+		if mtu == 0 {
+			mtu = got.MTU
+		}
+		return v.addAddrs(pod, got.Addrs, mtu)
+	})
+	if !answered {
+		withdraw()
+		got = <-answer
+	}
+	if err == nil && (kept || v.mtu == 0) { // a new pair has what the configuration says
+		err = v.setHostMTU(mtu)
+	}
+	return got, err
+}
+
 type agentAnswer struct {
 	rpc.AddResponse
 	err error
 }
 
-// prepare configures the container's end as far as it is known before the
-// agent answers.
-func (c *call) prepare(v veth) error {
-	f := families{v4: c.req.Address.IPv4, v6: c.req.Address.IPv6}
-	if len(c.req.Address.Exact) > 0 {
-		f = families{}
+// families are those of the addresses that the container will have, as far as
+// that is known before the agent answers.
+func (c *call) families() families {
+	f := familiesOf(c.req.Endpoint.Given)
+	if len(c.req.Address.Exact) == 0 {
+		f.v4, f.v6 = f.v4 || c.req.Address.IPv4, f.v6 || c.req.Address.IPv6
 	}
 	for _, a := range c.req.Address.Exact {
 		f.v4, f.v6 = f.v4 || a.Is4(), f.v6 || a.Is6()
 	}
-	given := familiesOf(c.req.Endpoint.Given)
-	f.v4, f.v6 = f.v4 || given.v4, f.v6 || given.v6
-	return v.ns.do(func(nl *netlink.Handle) error {
-		return v.prepare(nl, f, c.routes(), c.conf.Container.AllowIPForwarding)
-	})
-}
-
-// finish gives the container's end what the agent answered.
-func (c *call) finish(nl *netlink.Handle, v veth, r rpc.AddResponse) error {
-	if len(r.Addrs) == 0 {
-		return &rpc.Error{Code: rpc.CodeNoAddress, Msg: "agent: no address was assigned; assign_ipv4 and assign_ipv6 are both off"}
-	}
-	if v.mtu == 0 {
-		if err := v.setMTU(nl, r.MTU); err != nil {
-			return err
-		}
-	}
-	return v.ns.do(func(nl *netlink.Handle) error { return v.addAddrs(nl, r.Addrs) })
+	return f
 }
 
 // routes are the destinations that the container reaches through its gateway:

@@ -11,6 +11,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/weft-net/weft/internal/testenv"
 )
 
 func TestAddPrintsResultInEachVersion(t *testing.T) {
@@ -164,6 +166,73 @@ func TestAddTwiceGivesTheSame(t *testing.T) {
 			if after := ip(t, n.ns, "-o", "link", "show", "cali0d7763386da"); after != before {
 				t.Errorf("the interface was made anew:\n%s\nwas\n%s", after, before)
 			}
+		})
+	}
+}
+
+func TestSettingsOfTheInterface(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	conf := with(plainConf, `mtu=1400`, `num_queues=2`, `container_settings={"allow_ip_forwarding":true}`, `include_default_routes=true`,
+		`ipam={"type":"calico-ipam","routes":[{"dst":"10.0.0.0/8"}]}`)
+	p := n.pod("web-0")
+	for range 2 { // made, then kept
+		n.mustRun("calico", "ADD", conf, p)
+		for _, end := range []struct {
+			ns   *testenv.Namespace
+			name string
+		}{{n.ns, "cali0d7763386da"}, {p.ns, "eth0"}} {
+			got := ip(t, end.ns, "-d", "link", "show", end.name)
+			if !contains(got, "mtu 1400 ") || !contains(got, "numtxqueues 2 ") || !contains(got, "numrxqueues 2 ") {
+				t.Errorf("%s: %s", end.name, got)
+			}
+			ip(t, end.ns, "link", "set", end.name, "mtu", "1300")
+		}
+	}
+	if got := readSysctl(t, p.ns, "net/ipv4/ip_forward"); got != "1" {
+		t.Errorf("forwarding is %s", got)
+	}
+	want := "10.0.0.0/8 via 169.254.1.1 dev eth0\n169.254.1.1 dev eth0 scope link\ndefault via 169.254.1.1 dev eth0"
+	if got := ip(t, p.ns, "route"); sortLines(got) != want {
+		t.Errorf("routes\n%s\nwant\n%s", got, want)
+	}
+}
+
+// An address that a pod asks for by annotation goes to the IPAM plugin of the
+// configuration; one that it brings itself goes to none.
+func TestAnnotatedAddresses(t *testing.T) {
+	t.Parallel()
+	annotated := func(conf, key string) string {
+		return with(conf, `runtimeConfig={"io.kubernetes.cri.pod-annotations":{"cni.projectcalico.org/`+key+`":"[\"10.77.0.9\"]"}}`)
+	}
+	hostLocal := with(plainConf, `feature_control={"ip_addrs_no_ipam":true}`,
+		`ipam={"type":"host-local","dataDir":"`+t.TempDir()+`","ranges":[[{"subnet":"10.77.0.0/24"}]]}`)
+	for name, tt := range map[string]struct {
+		conf         string
+		exact, given int // that the agent is asked for
+	}{
+		"own IPAM":       {annotated(plainConf, "ipAddrs"), 1, 0},
+		"host-local":     {annotated(hostLocal, "ipAddrs"), 0, 1},
+		"no IPAM":        {annotated(hostLocal, "ipAddrsNoIpam"), 0, 1},
+		"no IPAM plugin": {annotated(with(hostLocal, "ipam={}"), "ipAddrsNoIpam"), 0, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := newNode(t)
+			p := n.pod("web-0")
+			p.container += strings.ReplaceAll(name, " ", "")
+			for range 2 {
+				prev := n.mustRun("calico", "ADD", tt.conf, p)
+				if !contains(prev, `"10.77.0.9/32"`) {
+					t.Errorf("got %s, want 10.77.0.9/32", prev)
+				}
+				asked := n.agent.asked(p.container)
+				if len(asked.Address.Exact) != tt.exact || len(asked.Endpoint.Given) != tt.given || asked.Address.IPv4 && tt.exact == 0 {
+					t.Errorf("the agent was asked %+v, endpoint %+v", asked, asked.Endpoint)
+				}
+				n.mustRun("calico", "CHECK", with(tt.conf, "prevResult="+prev), p)
+			}
+			n.mustRun("calico", "DEL", tt.conf, p)
 		})
 	}
 }

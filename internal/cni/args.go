@@ -201,7 +201,8 @@ func (j *job) resolve() error {
 	if err != nil {
 		return err
 	}
-	if len(exact) > 0 {
+	noIPAM := j.req.Endpoint != nil && len(j.req.Endpoint.Given) > 0
+	if len(exact) > 0 && !noIPAM {
 		j.req.Address.Exact = exact
 	}
 	return nil

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -52,7 +51,7 @@ func (c *call) del(ctx context.Context) error {
 			if inPod, r.HostIndex, err = v.ownEnds(nl); err != nil {
 				return err
 			}
-		case !errors.Is(err, os.ErrNotExist):
+		case !netnsGone(err):
 			return err
 		}
 	}
@@ -110,7 +109,7 @@ func (c *call) detach(ctx context.Context, nl *netlink.Handle, v veth, inPod net
 // setAside takes the container's end down and gives it a name that no later ADD
 // will find. The agent may have deleted it already.
 func (v veth) setAside(inPod netlink.Link) error {
-	return v.ns.do(func(nl *netlink.Handle) error {
+	return v.ns.doNL(func(nl *netlink.Handle) error {
 		err := nl.LinkSetDown(inPod)
 		if err == nil {
 			err = nl.LinkSetName(inPod, fmt.Sprintf("weftdel%d", inPod.Attrs().Index))
@@ -152,7 +151,7 @@ func (c *call) check(ctx context.Context) error {
 	defer nl.Close()
 	errs := []error{
 		v.checkHost(nl),
-		v.ns.do(func(nl *netlink.Handle) error { return v.checkPod(nl, addrs, c.routes()) }),
+		v.ns.doNL(func(nl *netlink.Handle) error { return v.checkPod(nl, addrs, c.routes()) }),
 		c.agent.Check(ctx, rpc.CheckRequest{Attachment: c.attachment(), Workload: c.req.Workload, HostLink: v.host, Addrs: addrs}),
 	}
 	if c.conf.delegates() && c.conf.IPAM.Type != "" && !c.hasGivenAnnotation() {

@@ -2,6 +2,7 @@ package cni_test
 
 import (
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -34,6 +35,11 @@ func TestDel(t *testing.T) {
 	gone.path = "/nonexistent/ns"
 	n.mustRun("calico", "DEL", plainConf, gone)
 	gone.path = ""
+	n.mustRun("calico", "DEL", plainConf, gone)
+	gone.path = filepath.Join(t.TempDir(), "unmounted")
+	if err := os.WriteFile(gone.path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	n.mustRun("calico", "DEL", plainConf, gone)
 	if n.agent.count() != 0 {
 		t.Error("the agent was not told of a container whose namespace is gone")

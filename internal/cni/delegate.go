@@ -161,7 +161,7 @@ func findPlugin(path, name string) (string, error) {
 
 // addrs are the global addresses of the container's end.
 func (v veth) addrs() (out []netip.Prefix, err error) {
-	err = v.ns.do(func(nl *netlink.Handle) error {
+	err = v.ns.doNL(func(nl *netlink.Handle) error {
 		link, err := nl.LinkByName(v.name)
 		if err != nil {
 			return fmt.Errorf("link %s: %w", v.name, err)

@@ -1,7 +1,9 @@
 package cni
 
 import (
+	"errors"
 	"fmt"
+	"os"
 	"runtime"
 
 	"github.com/vishvananda/netlink"
@@ -13,6 +15,15 @@ import (
 
 // codeInvalidNetns is the CNI code for a namespace that cannot be used.
 const codeInvalidNetns uint = 8
+
+// errNotNetns is wrapped by the error for a path that is no network namespace.
+var errNotNetns = &rpc.Error{Code: codeInvalidNetns, Msg: "not a network namespace"}
+
+// netnsGone reports whether err of openNetns means that the namespace does not
+// exist any more. Of a namespace that was unmounted an ordinary file stays.
+func netnsGone(err error) bool {
+	return errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) || errors.Is(err, errNotNetns)
+}
 
 // podNetns is the open network namespace of a container.
 type podNetns struct {
@@ -30,7 +41,7 @@ func openNetns(path string) (podNetns, error) {
 	kind, err := unix.IoctlRetInt(int(fd), unix.NS_GET_NSTYPE)
 	if err != nil || kind != unix.CLONE_NEWNET {
 		p.close()
-		return podNetns{}, &rpc.Error{Code: codeInvalidNetns, Msg: fmt.Sprintf("netns %s: not a network namespace", path)}
+		return podNetns{}, fmt.Errorf("netns %s: %w", path, errNotNetns)
 	}
 	own, err := netns.GetFromPath("/proc/thread-self/ns/net")
 	if err != nil {
@@ -47,23 +58,28 @@ func openNetns(path string) (podNetns, error) {
 
 func (p podNetns) close() { _ = p.fd.Close() }
 
-// do runs f inside the namespace, on a thread of its own that dies afterwards,
-// with a netlink handle of that namespace.
-func (p podNetns) do(f func(nl *netlink.Handle) error) error {
+// do runs f inside the namespace, on a thread of its own that dies afterwards.
+func (p podNetns) do(f func() error) error {
 	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // and never unlocked: the thread stays in the namespace
-		done <- func() error {
-			if err := netns.Set(p.fd); err != nil {
-				return fmt.Errorf("netns %s: enter: %w", p.path, err)
-			}
-			nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
-			if err != nil {
-				return fmt.Errorf("netns %s: netlink: %w", p.path, err)
-			}
-			defer nl.Close()
-			return f(nl)
-		}()
+		if err := netns.Set(p.fd); err != nil {
+			done <- fmt.Errorf("netns %s: enter: %w", p.path, err)
+			return
+		}
+		done <- f()
 	}()
 	return <-done
+}
+
+// doNL is do with a netlink handle of the namespace.
+func (p podNetns) doNL(f func(nl *netlink.Handle) error) error {
+	return p.do(func() error {
+		nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+		if err != nil {
+			return fmt.Errorf("netns %s: netlink: %w", p.path, err)
+		}
+		defer nl.Close()
+		return f(nl)
+	})
 }

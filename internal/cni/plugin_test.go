@@ -84,8 +84,10 @@ type pod struct {
 
 func (n *node) pod(name string) pod {
 	ns := testenv.Netns(n.t)
-	return pod{ns: ns, path: ns.Path(), container: "c-" + name + "-0123456789abcdef",
-		args: "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=" + name + ";K8S_POD_INFRA_CONTAINER_ID=c-" + name}
+	return pod{
+		ns: ns, path: ns.Path(), container: "c-" + name + "-0123456789abcdef",
+		args: "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=" + name + ";K8S_POD_INFRA_CONTAINER_ID=c-" + name,
+	}
 }
 
 const plainConf = `{"name":"k8s-pod-network","cniVersion":"1.0.0","type":"calico","datastore_type":"etcdv3","ipam":{"type":"calico-ipam"}}`

@@ -25,8 +25,10 @@ func TestFailedAddLeavesNothing(t *testing.T) {
 		"agent refuses, host-local": {conf: hostLocal, fail: exhausted, code: 100, text: "pool default is full"},
 		"no agent":                  {hurt: func(_ *testing.T, n *node, _ *pod) { n.stop() }, code: 11, text: "no node agent"},
 		"agent of another node":     {conf: with(plainConf, `nodename="node-b"`), code: 7, text: `nodename "node-b"`},
-		"namespace missing": {hurt: func(_ *testing.T, _ *node, p *pod) { p.path = "/nonexistent/ns" },
-			code: 999, text: "netns /nonexistent/ns: no such file or directory"},
+		"namespace missing": {
+			hurt: func(_ *testing.T, _ *node, p *pod) { p.path = "/nonexistent/ns" },
+			code: 999, text: "netns /nonexistent/ns: no such file or directory",
+		},
 		"not a namespace":          {hurt: func(_ *testing.T, _ *node, p *pod) { p.path = "/dev/null" }, code: 8, text: "not a network namespace"},
 		"other kind of namespace":  {hurt: func(_ *testing.T, _ *node, p *pod) { p.path = "/proc/self/ns/uts" }, code: 8, text: "not a network namespace"},
 		"own namespace":            {hurt: func(_ *testing.T, n *node, p *pod) { p.path = n.ns.Path() }, code: 8, text: "the node's own"},

@@ -35,7 +35,7 @@ type veth struct {
 // is left of something else of ours is removed. An interface of that name in the
 // container that is not ours is an error.
 func (v veth) make(nl *netlink.Handle) (kept bool, err error) {
-	err = v.create(nl)
+	err = v.create()
 	if !errors.Is(err, unix.EEXIST) {
 		return false, err
 	}
@@ -44,11 +44,11 @@ func (v veth) make(nl *netlink.Handle) (kept bool, err error) {
 	case err != nil:
 		return false, err
 	case inPod != nil && ours && v.whole(nl, inPod):
-		return true, v.setMTU(nl, v.mtu)
+		return true, nil
 	case inPod != nil && !ours:
 		return false, fmt.Errorf("link %s: already in %s, and not ours", v.name, v.ns.path)
 	case inPod != nil:
-		err := v.ns.do(func(nl *netlink.Handle) error { return remove(nl, inPod) })
+		err := v.ns.doNL(func(nl *netlink.Handle) error { return remove(nl, inPod) })
 		if err != nil {
 			return false, err
 		}
@@ -56,29 +56,24 @@ func (v veth) make(nl *netlink.Handle) (kept bool, err error) {
 	if err := v.removeHost(nl); err != nil {
 		return false, err
 	}
-	return false, v.create(nl)
+	return false, v.create()
 }
 
-func (v veth) create(nl *netlink.Handle) error {
-	attrs := netlink.NewLinkAttrs()
-	attrs.Name = v.host
-	attrs.MTU = v.mtu
-	attrs.Flags = net.FlagUp
-	attrs.HardwareAddr, _ = net.ParseMAC(hostMAC)
-	attrs.NumTxQueues, attrs.NumRxQueues = v.queues, v.queues
-	pair := &netlink.Veth{LinkAttrs: attrs, PeerName: v.name, PeerNamespace: netlink.NsFd(v.ns.fd)}
-	pair.PeerHardwareAddr, _ = net.ParseMAC(v.mac)
-	if err := nl.LinkAdd(pair); err != nil {
-		return fmt.Errorf("link %s: add: %w", v.host, err)
+// create asks for the pair, in the thread's namespace.
+func (v veth) create() error {
+	socket, err := dialRtnl()
+	if err != nil {
+		return err
 	}
-	return nil
+	defer socket.close()
+	return socket.do(newVeth(v))
 }
 
 // find looks for the container's end; nil if there is no interface of that
 // name. It is ours if it is a veth with the address that we give it, or if its
 // other end is the host link that we would make.
 func (v veth) find(nl *netlink.Handle) (inPod netlink.Link, ours bool, err error) {
-	err = v.ns.do(func(nl *netlink.Handle) error {
+	err = v.ns.doNL(func(nl *netlink.Handle) error {
 		inPod, err = linkByName(nl, v.name)
 		return err
 	})
@@ -123,96 +118,75 @@ func (v veth) removeHost(nl *netlink.Handle) error {
 	return remove(nl, host)
 }
 
-// setMTU sets both ends; 0 leaves them.
-func (v veth) setMTU(nl *netlink.Handle, mtu int) error {
+// setHostMTU sets the MTU of the node's end; 0 leaves it.
+func (v veth) setHostMTU(mtu int) error {
 	if mtu == 0 {
 		return nil
 	}
-	set := func(nl *netlink.Handle, name string) error {
-		l, err := nl.LinkByName(name)
-		if err == nil && l.Attrs().MTU != mtu {
-			err = nl.LinkSetMTU(l, mtu)
-		}
-		if err != nil {
-			return fmt.Errorf("link %s: mtu %d: %w", name, mtu, err)
-		}
-		return nil
-	}
-	if err := set(nl, v.host); err != nil {
+	socket, err := dialRtnl()
+	if err != nil {
 		return err
 	}
-	return v.ns.do(func(nl *netlink.Handle) error { return set(nl, v.name) })
+	defer socket.close()
+	index, err := socket.index(v.host)
+	if err != nil {
+		return err
+	}
+	if err := socket.do(linkMTU(index, mtu)); err != nil {
+		return fmt.Errorf("link %s: %w", v.host, err)
+	}
+	return nil
 }
 
 // prepare does inside the container what does not depend on its addresses:
-// sysctls, interface up, and for each family gateway and routes.
-func (v veth) prepare(nl *netlink.Handle, f families, routes []netip.Prefix, forward bool) error {
+// sysctls, interface up, and for each family gateway and routes. The gateway's
+// neighbour entry is permanent because proxy ARP on the host answers only where
+// the host has a route to the gateway's address, and only after a delay.
+func (v veth) prepare(pod rtnl, f families, routes []netip.Prefix, forward bool) error {
 	if err := f.sysctls(v.name, forward); err != nil {
 		return err
 	}
-	link, err := nl.LinkByName(v.name)
+	index, err := pod.index(v.name)
 	if err != nil {
-		return fmt.Errorf("link %s: %w", v.name, err)
+		return err
 	}
-	if err := nl.LinkSetUp(link); err != nil {
-		return fmt.Errorf("link %s: up: %w", v.name, err)
-	}
+	requests := []request{linkUp(index)}
 	for _, gateway := range f.gateways() {
-		if err := addGateway(nl, link.Attrs().Index, gateway); err != nil {
-			return fmt.Errorf("link %s: %w", v.name, err)
+		requests = append(requests, permanentNeighbor(index, gateway, hostMAC))
+		if gateway.Is4() { // the IPv6 one is link-local
+			requests = append(requests, unicastRoute(index, single(gateway), netip.Addr{}))
 		}
 		for _, dst := range routes {
-			if dst.Addr().Is4() != gateway.Is4() {
-				continue
-			}
-			if err := nl.RouteReplace(routeVia(link.Attrs().Index, dst, gateway)); err != nil {
-				return fmt.Errorf("link %s: add route %v via %v: %w", v.name, dst, gateway, err)
+			if dst.Addr().Is4() == gateway.Is4() {
+				requests = append(requests, unicastRoute(index, dst.Masked(), gateway))
 			}
 		}
 	}
-	return nil
-}
-
-// addGateway makes the gateway known on the link. The neighbour entry is
-// permanent because proxy ARP on the host answers only where the host has a
-// route to the gateway's address, and only after a delay.
-func addGateway(nl *netlink.Handle, link int, gateway netip.Addr) error {
-	mac, _ := net.ParseMAC(hostMAC)
-	neigh := &netlink.Neigh{LinkIndex: link, State: netlink.NUD_PERMANENT, IP: gateway.AsSlice(), HardwareAddr: mac}
-	if err := nl.NeighSet(neigh); err != nil {
-		return fmt.Errorf("add neighbour %v: %w", gateway, err)
-	}
-	if !gateway.Is4() {
-		return nil // link-local: on the link without a route
-	}
-	onLink := &netlink.Route{LinkIndex: link, Scope: netlink.SCOPE_LINK, Dst: ipNet(netip.PrefixFrom(gateway, 32))}
-	if err := nl.RouteReplace(onLink); err != nil {
-		return fmt.Errorf("add route %v: %w", gateway, err)
+	if err := pod.do(requests...); err != nil {
+		return fmt.Errorf("link %s: %w", v.name, err)
 	}
 	return nil
 }
 
-func routeVia(link int, dst netip.Prefix, gateway netip.Addr) *netlink.Route {
-	return &netlink.Route{LinkIndex: link, Dst: ipNet(dst.Masked()), Gw: gateway.AsSlice()}
-}
-
-// addAddrs gives the container's end its addresses, without their subnets.
-func (v veth) addAddrs(nl *netlink.Handle, addrs []netip.Prefix) error {
-	link, err := nl.LinkByName(v.name)
+// addAddrs gives the container's end its addresses, without their subnets, and
+// its MTU unless that is 0.
+func (v veth) addAddrs(pod rtnl, addrs []netip.Prefix, mtu int) error {
+	index, err := pod.index(v.name)
 	if err != nil {
+		return err
+	}
+	var requests []request
+	if mtu != 0 {
+		requests = append(requests, linkMTU(index, mtu))
+	}
+	for _, a := range addrs {
+		requests = append(requests, hostAddr(index, a.Addr()))
+	}
+	if err := pod.do(requests...); err != nil {
 		return fmt.Errorf("link %s: %w", v.name, err)
 	}
 	for _, a := range addrs {
-		addr := &netlink.Addr{IPNet: ipNet(single(a.Addr()))}
-		if a.Addr().Is6() {
-			addr.Flags = unix.IFA_F_NODAD // usable at once; nobody else is on the link
-		}
-		if err := nl.AddrReplace(link, addr); err != nil {
-			return fmt.Errorf("link %s: add address %v: %w", v.name, a.Addr(), err)
-		}
-	}
-	for _, a := range addrs {
-		if err := settle(nl, a.Addr()); err != nil {
+		if err := settle(pod, a.Addr()); err != nil {
 			return fmt.Errorf("link %s: %w", v.name, err)
 		}
 	}
@@ -222,20 +196,14 @@ func (v veth) addAddrs(nl *netlink.Handle, addrs []netip.Prefix) error {
 // settle waits until addr is usable. The kernel finishes an IPv6 address in a
 // work queue after it was added, usually within 0.1 ms: until then packets to it
 // would be sent out.
-func settle(nl *netlink.Handle, addr netip.Addr) error {
-	if addr.Is4() {
-		return nil
-	}
+func settle(pod rtnl, addr netip.Addr) error {
 	const patience = 5 * time.Second
-	for start := time.Now(); ; time.Sleep(100 * time.Microsecond) {
-		routes, err := nl.RouteGet(addr.AsSlice())
-		if err == nil && len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL {
-			return nil
-		}
+	for start := time.Now(); addr.Is6() && !pod.localRoute(addr); time.Sleep(100 * time.Microsecond) {
 		if time.Since(start) > patience {
 			return fmt.Errorf("address %v is not usable after %v", addr, patience)
 		}
 	}
+	return nil
 }
 
 // families says which address families a container has.
