@@ -34,10 +34,28 @@ var (
 )
 
 // Assign gives the request what it wants, all of it or nothing. Addresses that
-// the handle has already count: asking twice gives the same ones. Errors:
-// *NeedError, *ExhaustedError, ErrNoNode, ErrTaken, ErrNoPool, ErrForeign,
-// ErrBlockLimit, ErrNoAutoAllocate, or that a named pool can't be used.
+// the handle has already count: asking twice gives the same ones. A handle that
+// is neither known nor known to be missing is taken as new, for the datastore
+// refuses to create one that exists. Errors: *NeedError, *ExhaustedError,
+// ErrNoNode, ErrTaken, ErrNoPool, ErrForeign, ErrBlockLimit, ErrNoAutoAllocate,
+// or that a named pool can't be used.
 func (v *View) Assign(r Request) (Change, error) {
+	c, err := v.assign(r)
+	var need *NeedError
+	if err != nil && !errors.As(err, &need) && v.unsure(r.Holder.Handle) {
+		// It may have already what it can't have anew.
+		return Change{}, &NeedError{model.HandleKey(r.Holder.Handle)}
+	}
+	return c, err
+}
+
+// unsure reports whether it is not known whether the handle exists.
+func (v *View) unsure(handle string) bool {
+	_, known := v.Handles[handle]
+	return !known && !v.Missing[model.HandleKey(handle)] && handle != ""
+}
+
+func (v *View) assign(r Request) (Change, error) {
 	if r.Holder.Handle == "" {
 		return Change{}, errors.New("ipam: assign: no handle: every holder of addresses must have one")
 	}

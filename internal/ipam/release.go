@@ -14,7 +14,7 @@ import (
 // is nothing to free. Blocks that become empty and that their node would not
 // take again are given up. The error is a *NeedError.
 func (v *View) Release(handle string) (Change, error) {
-	if _, ok := v.Handles[handle]; !ok && !v.Missing[model.HandleKey(handle)] {
+	if v.unsure(handle) {
 		return Change{}, &NeedError{model.HandleKey(handle)}
 	}
 	d := v.draft()
@@ -58,7 +58,7 @@ func (v *View) ReleaseAddr(a netip.Addr, check Check) (Change, error) {
 		c.Released = []netip.Addr{a}
 		return c, nil
 	}
-	if _, ok := v.Handles[holder.Handle]; !ok && !v.Missing[model.HandleKey(holder.Handle)] {
+	if v.unsure(holder.Handle) {
 		return Change{}, &NeedError{model.HandleKey(holder.Handle)}
 	}
 	for cidr := range v.Handles[holder.Handle].Blocks {

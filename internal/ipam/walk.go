@@ -28,6 +28,9 @@ func NextBlock(pool model.Pool, node string, reserved []netip.Prefix, taken func
 			return at, true
 		}
 		next, over := after(pool, wide)
+		if over && wrapped { // a leap passed over the first
+			return netip.Prefix{}, false
+		}
 		wrapped = wrapped || over
 		if at = next; wrapped && at.Addr().Compare(first.Addr()) >= 0 {
 			return netip.Prefix{}, false
