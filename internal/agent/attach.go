@@ -405,7 +405,10 @@ func (a *attachments) staleHandles(ctx context.Context, network string, valid ma
 			continue
 		}
 		for _, at := range b.Attributes {
-			if strings.HasPrefix(at.Handle, network+".") && at.Secondary["node"] == a.node && at.ReleasedAt.IsZero() && !valid[at.Handle] {
+			container, ok := strings.CutPrefix(at.Handle, network+".")
+			// With a further dot it may be the handle of the network NETWORK.REST:
+			// rather a leak than somebody else's address.
+			if ok && !strings.Contains(container, ".") && at.Secondary["node"] == a.node && at.ReleasedAt.IsZero() && !valid[at.Handle] {
 				found[at.Handle] = true
 			}
 		}
