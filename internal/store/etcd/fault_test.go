@@ -15,7 +15,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -31,8 +30,6 @@ import (
 	"github.com/weft-net/weft/internal/store/storetest"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"go.etcd.io/etcd/server/v3/embed"
-	"go.uber.org/zap"
 	"google.golang.org/grpc"
 )
 
@@ -202,21 +199,14 @@ func newPKI(t *testing.T, dir string) pki {
 func (p pki) serve(t *testing.T, dir string) (address string) {
 	t.Helper()
 	address = freeAddress(t, "127.0.0.1:0")
-	c := embed.NewConfig()
-	c.Dir, c.Name, c.InitialCluster = filepath.Join(dir, "secure"), "s", "s=http://localhost:2380"
-	c.ListenPeerUrls = nil
-	c.ListenClientUrls = []url.URL{{Scheme: "https", Host: address}}
-	c.AdvertiseClientUrls = c.ListenClientUrls
-	c.ClientTLSInfo.CertFile, c.ClientTLSInfo.KeyFile = p.cert, p.key
-	c.ClientTLSInfo.TrustedCAFile, c.ClientTLSInfo.ClientCertAuth = p.ca, true
-	c.TickMs, c.ElectionMs = 10, 100
-	c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.NewNop())
-	e, err := embed.StartEtcd(c)
+	srv, err := server.Start(t.Context(), server.Config{
+		Dir: filepath.Join(dir, "secure"), ClientURLs: []string{"https://" + address},
+		CertFile: p.cert, KeyFile: p.key, CAFile: p.ca,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(e.Close)
-	<-e.Server.ReadyNotify()
+	t.Cleanup(srv.Stop)
 	return address
 }
 

@@ -37,9 +37,12 @@ import (
 type Config struct {
 	// Dir holds the data. It is made if it does not exist.
 	Dir string
-	// ClientURLs is where clients connect: unix:///run/weft/etcd.sock, or
-	// http://127.0.0.1:2379.
+	// ClientURLs is where clients connect: unix:///run/weft/etcd.sock,
+	// http://127.0.0.1:2379 or https://192.0.2.1:2379.
 	ClientURLs []string
+	// CertFile and KeyFile, PEM, are needed for https URLs. With CAFile clients
+	// must show a certificate that it signed.
+	CertFile, KeyFile, CAFile string
 	// Name is this member's, Cluster the peer URL of each member by name, this
 	// one's included. Both are empty for a server of its own.
 	Name    string
@@ -174,6 +177,8 @@ func (c Config) settings() (*embed.Config, error) {
 	// entry holds its value.
 	e.SnapshotCount, e.SnapshotCatchUpEntries = 5000, 500
 	e.MaxSnapFiles, e.MaxWalFiles = 2, 2
+	e.ClientTLSInfo.CertFile, e.ClientTLSInfo.KeyFile = c.CertFile, c.KeyFile
+	e.ClientTLSInfo.TrustedCAFile, e.ClientTLSInfo.ClientCertAuth = c.CAFile, c.CAFile != ""
 	var err error
 	if e.ListenClientUrls, err = parseURLs(c.ClientURLs); err != nil {
 		return nil, err
@@ -210,8 +215,8 @@ func parseURLs(texts []string) ([]url.URL, error) {
 	urls := make([]url.URL, len(texts))
 	for i, text := range texts {
 		u, err := url.Parse(text)
-		if err != nil || u.Scheme != "unix" && (u.Scheme != "http" || u.Port() == "") {
-			return nil, fmt.Errorf("URL %q: must be unix:///PATH or http://ADDRESS:PORT", text)
+		if err != nil || u.Scheme != "unix" && (u.Scheme != "http" && u.Scheme != "https" || u.Port() == "") {
+			return nil, fmt.Errorf("URL %q: must be unix:///PATH, http://ADDRESS:PORT or https://ADDRESS:PORT", text)
 		}
 		urls[i] = *u
 	}

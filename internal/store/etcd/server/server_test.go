@@ -70,11 +70,13 @@ func TestBadConfig(t *testing.T) {
 		c    server.Config
 		want string
 	}{
-		"no URL":        {server.Config{Dir: dir}, "etcd server: no client URL is set"},
-		"relative":      {server.Config{Dir: dir, ClientURLs: []string{"unix://a.sock"}}, `etcd server: client URL "unix://a.sock": must hold an absolute path, such as unix:///run/weft/etcd.sock`},
-		"long path":     {server.Config{Dir: dir, ClientURLs: []string{long}}, ""},
-		"scheme":        {server.Config{Dir: dir, ClientURLs: []string{"tcp://127.0.0.1:1"}}, `etcd server: URL "tcp://127.0.0.1:1": must be unix:///PATH or http://ADDRESS:PORT`},
-		"socket in use": {server.Config{Dir: dir + "/other", ClientURLs: []string{url}}, `etcd server: client URL "` + url + `": somebody serves there already`},
+		"no URL":         {server.Config{Dir: dir}, "etcd server: no client URL is set"},
+		"relative":       {server.Config{Dir: dir, ClientURLs: []string{"unix://a.sock"}}, `etcd server: client URL "unix://a.sock": must hold an absolute path, such as unix:///run/weft/etcd.sock`},
+		"long path":      {server.Config{Dir: dir, ClientURLs: []string{long}}, ""},
+		"scheme":         {server.Config{Dir: dir, ClientURLs: []string{"tcp://127.0.0.1:1"}}, `etcd server: URL "tcp://127.0.0.1:1": must be unix:///PATH, http://ADDRESS:PORT or https://ADDRESS:PORT`},
+		"no certificate": {server.Config{Dir: dir + "/tls", ClientURLs: []string{"https://127.0.0.1:1"}}, ""},
+		"bad address":    {server.Config{Dir: dir + "/bad", ClientURLs: []string{"http://192.0.2.1:23791"}}, ""},
+		"socket in use":  {server.Config{Dir: dir + "/other", ClientURLs: []string{url}}, `etcd server: client URL "` + url + `": somebody serves there already`},
 	} {
 		s, err := server.Start(t.Context(), tt.c)
 		if err == nil {
