@@ -74,6 +74,9 @@ func (d Dir) claim() (*os.File, error) {
 		if err := os.MkdirAll(string(d), 0o700); err != nil {
 			return nil, fmt.Errorf("lab: %w", err)
 		}
+		if err := private(filepath.Dir(string(d))); err != nil {
+			return nil, err
+		}
 		f, err := d.lock()
 		if err != nil {
 			return nil, err
@@ -93,6 +96,19 @@ func (d Dir) claim() (*os.File, error) {
 		}
 		return f, nil
 	}
+}
+
+// private makes sure that nobody else can put things into a directory, such as
+// one in /tmp that somebody else made first.
+func private(dir string) error {
+	var s unix.Stat_t
+	if err := unix.Lstat(dir, &s); err != nil {
+		return fmt.Errorf("lab: %s: %w", dir, err)
+	}
+	if s.Mode&unix.S_IFMT != unix.S_IFDIR || int(s.Uid) != os.Geteuid() || s.Mode&0o022 != 0 {
+		return fmt.Errorf("lab: %s: must be a directory of user %d that nobody else may write to: set WEFT_LAB_DIR to another one", dir, os.Geteuid())
+	}
+	return nil
 }
 
 // lock opens and locks the directory. It returns nil when the directory locked is

@@ -490,6 +490,18 @@ func TestOrdinaryUser(t *testing.T) {
 	}
 }
 
+// TestForeignDirectory: a directory that others may write to is not used.
+func TestForeignDirectory(t *testing.T) {
+	t.Parallel()
+	s := spec(t, "nodes: [{name: a}]")
+	if err := os.Chmod(filepath.Dir(string(s.Dir)), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := lab.Up(t.Context(), s, true, nil); err == nil || !strings.Contains(err.Error(), "that nobody else may write to") {
+		t.Errorf("got %v", err)
+	}
+}
+
 // TestErrors: what goes wrong on the way up is one line, and leaves nothing.
 func TestErrors(t *testing.T) {
 	t.Parallel()
