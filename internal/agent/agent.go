@@ -160,6 +160,8 @@ func wire(c Config, node model.Node) (*agent, error) {
 		applied: func(ctx context.Context, link string) error { return table.WaitApplied(ctx, link) },
 		unready: a.unready,
 		mtu:     func() int { return linkMTU(a.node) },
+		unlink:  table.Unlink,
+		log:     c.Log,
 		added:   map[rpc.Attachment]uint64{}, profile: map[string]bool{},
 	}
 	return a, nil
@@ -194,6 +196,7 @@ func (a *agent) run(ctx context.Context, host startup.Host) error {
 	})
 	start(func(ctx context.Context) error { return a.watchAddress(ctx, host) })
 	a.Log.Info("agent runs", "node", a.node.Name, "version", a.Version)
+	defer a.cni.unlinking.Wait()
 	return group.Wait()
 }
 

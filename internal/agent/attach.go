@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"net/netip"
 	"slices"
@@ -31,6 +32,10 @@ type attachments struct {
 	// unready says why nothing can be served now; empty when it can.
 	unready func() string
 	mtu     func() int // of workload interfaces, bytes
+	// unlink deletes the host's end of a workload's link. It takes some 20 ms.
+	unlink    func(index int32, name string) error
+	unlinking sync.WaitGroup // deletions under way
+	log       *slog.Logger
 
 	mu      sync.Mutex
 	adds    uint64                    // ADDs begun
@@ -204,8 +209,17 @@ func (a *attachments) Del(ctx context.Context, r rpc.DelRequest) error {
 			extra = append(extra, store.Op{Verb: store.Delete, Object: o})
 		}
 	}
-	_, err := a.alloc.Release(ctx, handle, extra...)
-	return err
+	if _, err := a.alloc.Release(ctx, handle, extra...); err != nil {
+		return err
+	}
+	if r.HostIndex != 0 {
+		a.unlinking.Go(func() {
+			if err := a.unlink(int32(r.HostIndex), r.HostLink); err != nil {
+				a.log.Warn("link of a deleted workload stays", "link", r.HostLink, "err", err)
+			}
+		})
+	}
+	return nil
 }
 
 // endpointOf reads the endpoint of an attachment; the zero Object if there is

@@ -29,6 +29,7 @@ type bench struct {
 	mu      sync.Mutex
 	why     string          // why it is not ready
 	missing map[string]bool // links whose routes the kernel lacks
+	gone    []string        // links that were deleted
 }
 
 // newBench starts a node with a pool.
@@ -52,7 +53,7 @@ func newBench(t *testing.T, cidr string, bits int) *bench {
 	b := &bench{t: t, store: st, missing: map[string]bool{}}
 	b.attachments = &attachments{
 		node: "node-a", store: st, alloc: allocator.New(st, "node-a", time.Now), arrivals: newArrivals("node-a"),
-		applied: b.applied, unready: b.unready, mtu: func() int { return 1500 },
+		applied: b.applied, unready: b.unready, mtu: func() int { return 1500 }, unlink: b.unlink,
 		added: map[rpc.Attachment]uint64{}, profile: map[string]bool{},
 	}
 	batches := make(chan model.Batch)
@@ -82,6 +83,13 @@ func (b *bench) applied(ctx context.Context, link string) error {
 		<-ctx.Done()
 		return errors.New("route is not there")
 	}
+	return nil
+}
+
+func (b *bench) unlink(index int32, name string) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.gone = append(b.gone, fmt.Sprintf("%d %s", index, name))
 	return nil
 }
 
@@ -165,8 +173,12 @@ func TestAddAndDel(t *testing.T) {
 		o.Spec.InterfaceName != "calic1" || o.Spec.Node != "node-a" || o.Spec.IPNetworks[0] != single(first.Addr()).String() {
 		t.Errorf("endpoint: %+v %+v", o.Labels, o.Spec)
 	}
-	if err := b.Del(t.Context(), rpc.DelRequest{Attachment: at("c1"), Workload: pod("web-1")}); err != nil {
+	if err := b.Del(t.Context(), rpc.DelRequest{Attachment: at("c1"), Workload: pod("web-1"), HostLink: "calic1", HostIndex: 7}); err != nil {
 		t.Fatal(err)
+	}
+	b.unlinking.Wait()
+	if !slices.Equal(b.gone, []string{"7 calic1"}) {
+		t.Errorf("deleted links: %q", b.gone)
 	}
 	if s := b.state(); s != "" {
 		t.Errorf("after DEL: %s", s)

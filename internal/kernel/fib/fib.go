@@ -91,6 +91,9 @@ type FIB struct {
 	reader *socket // dumps
 	events *socket
 
+	unlinking sync.Mutex // guards unlinker
+	unlinker  *socket    // deletions of links
+
 	mu      sync.Mutex
 	entries map[key]entry
 	attrs   interned
@@ -110,6 +113,7 @@ type FIB struct {
 
 	parity                     flag // entries with it were seen by this dump, or are younger
 	heard                      bool // no event was lost since the last dump
+	blind                      bool // a dump is under way after events were lost, or the first one
 	needDump                   bool
 	localSynced, clusterSynced bool
 	changed                    chan struct{} // closed when something was applied
@@ -148,7 +152,9 @@ func New(opts Options) (*FIB, error) {
 	if f.writer, err = openSocket(); err == nil {
 		if f.reader, err = openSocket(); err == nil {
 			if f.events, err = openSocket(eventGroups...); err == nil {
-				err = f.events.ignore(f.writer)
+				if err = f.events.ignore(f.writer); err == nil {
+					f.unlinker, err = openSocket()
+				}
 			}
 		}
 	}
@@ -160,7 +166,7 @@ func New(opts Options) (*FIB, error) {
 }
 
 func (f *FIB) close() {
-	for _, s := range []*socket{f.writer, f.reader, f.events} {
+	for _, s := range []*socket{f.writer, f.reader, f.events, f.unlinker} {
 		if s != nil {
 			s.Close()
 		}
