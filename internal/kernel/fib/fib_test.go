@@ -75,8 +75,9 @@ func (k kernel) routes() string {
 	return strings.Join(out, "\n")
 }
 
-// start runs a FIB inside until the test, or the returned stop, ends it.
-func (k kernel) start(o fib.Options) (*fib.FIB, func()) {
+// start runs a FIB inside until the test, or the returned stop, ends it. The
+// deltas are applied before it has read the kernel.
+func (k kernel) start(o fib.Options, first ...plan.Delta) (*fib.FIB, func()) {
 	k.Helper()
 	if o.Resync == 0 {
 		o.Resync = -1 // what is healed is healed by events
@@ -88,6 +89,11 @@ func (k kernel) start(o fib.Options) (*fib.FIB, func()) {
 		defer close(done)
 		_ = k.ns.Do(func() (err error) {
 			f, err = fib.New(o)
+			if err == nil {
+				for _, d := range first {
+					f.Apply(d)
+				}
+			}
 			ready <- err
 			if err == nil {
 				_ = f.Run(ctx)
@@ -374,25 +380,35 @@ func TestForeignRouteIsNotOverwritten(t *testing.T) {
 		"v4": {"192.168.98.0/26 via 10.0.0.77 dev eth0", cluster("192.168.98.0/26", "10.0.0.9")},
 		"v6": {"fd98::/122 via fd00::77 dev eth0 metric 1024 pref medium", cluster("fd98::/122", "fd00::9")},
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			k := newKernel(t)
-			k.ip("route add " + tt.foreign)
-			f, _ := k.start(fib.Options{RemoveExternalRoutes: true})
-			f.Synced()
-			f.Apply(plan.Delta{PutRoutes: []plan.Route{tt.ours}})
-			k.until(eventually, "conflict", func() bool { return strings.Contains(f.State().Err, fib.ErrConflict.Error()) })
-			if got := k.routes(); got != tt.foreign {
-				t.Errorf("routes:\n%s\nwant the foreign one:\n%s", got, tt.foreign)
-			}
-			k.ip("route del " + tt.foreign)
-			k.until(healed, "ours takes the place", func() bool { s := f.State(); return s.Applied == 1 && s.Err == "" })
-			if !strings.Contains(k.routes(), "proto bird") {
-				t.Errorf("routes:\n%s", k.routes())
-			}
-			f.Apply(plan.Delta{DeleteRoutes: []plan.RouteKey{tt.ours.RouteKey}})
-			k.until(eventually, "gone", func() bool { return k.routes() == "" })
-		})
+		for _, first := range []string{"known at start", "added since"} {
+			t.Run(name+" "+first, func(t *testing.T) {
+				t.Parallel()
+				k := newKernel(t)
+				if first == "known at start" {
+					k.ip("route add " + tt.foreign)
+				}
+				f, _ := k.start(fib.Options{RemoveExternalRoutes: true})
+				f.Synced()
+				k.until(eventually, "dumps", func() bool { return f.State().Stats.Dumps >= 2 })
+				if first != "known at start" {
+					k.ip("route add " + tt.foreign)
+				}
+				f.Apply(plan.Delta{PutRoutes: []plan.Route{tt.ours}})
+				k.until(eventually, "conflict", func() bool { return strings.Contains(f.State().Err, fib.ErrConflict.Error()) })
+				tried := f.State().Stats.Messages
+				k.until(eventually, "another try", func() bool { return f.State().Stats.Messages > tried })
+				if got := k.routes(); got != tt.foreign {
+					t.Errorf("routes:\n%s\nwant the foreign one:\n%s", got, tt.foreign)
+				}
+				k.ip("route del " + tt.foreign)
+				k.until(healed, "ours takes the place", func() bool { s := f.State(); return s.Applied == 1 && s.Err == "" })
+				if !strings.Contains(k.routes(), "proto bird") {
+					t.Errorf("routes:\n%s", k.routes())
+				}
+				f.Apply(plan.Delta{DeleteRoutes: []plan.RouteKey{tt.ours.RouteKey}})
+				k.until(eventually, "gone", func() bool { return k.routes() == "" })
+			})
+		}
 	}
 }
 
@@ -405,7 +421,7 @@ func TestDeleteLeavesForeignRoute(t *testing.T) {
 	r, marker := cluster("192.168.98.0/26", "10.0.0.9"), cluster("192.168.99.0/26")
 	f.Apply(plan.Delta{PutRoutes: []plan.Route{r}})
 	k.wait(f, "", r)
-	k.ip("route append 192.168.98.0/26 via 10.0.0.77 proto static")
+	k.ip("route prepend 192.168.98.0/26 via 10.0.0.77 proto static") // so that it comes first
 	f.Apply(plan.Delta{DeleteRoutes: []plan.RouteKey{r.RouteKey}})
 	k.until(eventually, "ours gone", func() bool {
 		return k.routes() == "192.168.98.0/26 via 10.0.0.77 dev eth0 proto static"

@@ -98,6 +98,13 @@ func TestRestartTouchesOnlyWhatIsWrong(t *testing.T) {
 	stop()
 	before := k.routes()
 
+	f, stop = k.start(fib.Options{}, good) // all is known before the kernel is read
+	k.wait(f, "cali1", good.PutRoutes...)
+	if n := f.State().Stats.Messages; n != 0 {
+		t.Errorf("a restart with everything at hand sent %d messages, want none", n)
+	}
+	stop()
+
 	events := k.monitor()
 	f, _ = k.start(fib.Options{})
 	k.until(eventually, "the first dump", func() bool { return f.State().Stale == 14 })

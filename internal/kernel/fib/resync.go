@@ -29,6 +29,7 @@ type shape struct {
 // The lock is held while a message is worked on, not while waiting for one.
 func (f *FIB) resync() error {
 	f.parity ^= seen
+	f.blind = !f.heard
 	if err := f.readLinks(); err != nil {
 		return fmt.Errorf("read links: %w", err)
 	}
@@ -71,11 +72,13 @@ func (f *FIB) resync() error {
 		}
 	}
 	f.stats.Dumps++
+	f.blind = false
 	return nil
 }
 
 // dump is socket.dump around the lock, which the caller holds. Between
-// datagrams, what a pod waits for is written.
+// datagrams, what a pod waits for is written; but not before the kernel was
+// compared for the first time, as most of it may be there.
 func (f *FIB) dump(typ uint16, body []byte, each func(typ uint16, body []byte)) error {
 	f.mu.Unlock()
 	defer f.mu.Lock()
@@ -85,7 +88,9 @@ func (f *FIB) dump(typ uint16, body []byte, each func(typ uint16, body []byte)) 
 		f.mu.Unlock()
 	}, func() {
 		f.mu.Lock()
-		f.urgent()
+		if !f.blind {
+			f.urgent()
+		}
 		f.mu.Unlock()
 	})
 }
