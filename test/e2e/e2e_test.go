@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -30,6 +31,13 @@ var bin string
 // TestMain builds the executables as `make build` does. The test binary is also
 // the traffic generator that runs inside pods.
 func TestMain(m *testing.M) {
+	if len(os.Args) > 2 && os.Args[1] == "helper" {
+		if err := helper(os.Args[2:]); err != nil {
+			fmt.Fprintln(os.Stderr, "helper:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	if len(os.Args) > 2 && os.Args[1] == "train" {
 		if err := train(os.Args[2:]); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -47,6 +55,9 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
+	if bin = os.Getenv("WEFT_BIN"); bin != "" { // built already
+		return m.Run()
+	}
 	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", dir+"/", "./cmd/weft", "./cmd/weft-cni")
 	build.Dir, build.Env = "../..", append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
@@ -62,6 +73,10 @@ type cluster struct {
 	t   testing.TB
 	env []string
 	dir string
+
+	now    lab.Status // as it was when it was last read
+	mu     sync.Mutex
+	shells map[string]*shell // by target
 }
 
 // newCluster takes down, when the test ends, whatever is up.
@@ -72,7 +87,7 @@ func newCluster(t testing.TB) *cluster {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &cluster{t: t, env: append(os.Environ(), "WEFT_LAB_DIR="+dir), dir: dir}
+	c := &cluster{t: t, env: append(os.Environ(), "WEFT_LAB_DIR="+dir), dir: dir, shells: map[string]*shell{}}
 	t.Cleanup(func() {
 		if t.Failed() {
 			c.logs()
