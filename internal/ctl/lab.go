@@ -39,7 +39,7 @@ func labCommand(p Process) *cobra.Command {
 			"namespaces are allowed, and leaves nothing behind.",
 	}
 	cmd.PersistentFlags().StringVar(&f.name, "name", "default", "name of the lab; several can be up at once")
-	cmd.AddCommand(labUp(f), labDown(f), labStatus(f), labExec(f), labRun(f), labEnv(f), labStop(f), labStart(f), labHold())
+	cmd.AddCommand(labUp(f), labDown(f), labStatus(f), labExec(f), labRun(f), labCheck(f), labEnv(f), labStop(f), labStart(f), labHold())
 	return cmd
 }
 
@@ -217,11 +217,40 @@ func labRun(f *labFlags) *cobra.Command {
 			progress.Done("")
 			return err
 		}
-		err = printAs(f.p.Stdout, *output, report, func(w io.Writer) error { _, err := report.WriteTo(w); return err })
-		if n := report.Failed(); n > 0 && err == nil {
-			return fmt.Errorf("lab: %d of %d expectations of %s did not come true", n, len(report.Results), s.File)
+		return printReport(f.p.Stdout, *output, report, s.File)
+	}
+	return cmd
+}
+
+// printReport prints what was found; an expectation that did not come true is an
+// error.
+func printReport(w io.Writer, output string, r *lab.Report, of string) error {
+	err := printAs(w, output, r, func(w io.Writer) error { _, err := r.WriteTo(w); return err })
+	if n := r.Failed(); n > 0 && err == nil {
+		return fmt.Errorf("lab: %d of %d expectations of %s did not come true", n, len(r.Results), of)
+	}
+	return err
+}
+
+func labCheck(f *labFlags) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "check",
+		Short: "Check the expectations of a lab that is up, as `run` does",
+		Args:  cobra.NoArgs,
+	}
+	output := outputFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		dir, err := f.dir()
+		if err != nil {
+			return err
 		}
-		return err
+		progress := lab.NewProgress(f.p.Stderr)
+		report, err := dir.Check(cmd.Context(), progress.Step)
+		progress.Done("")
+		if err != nil {
+			return err
+		}
+		return printReport(f.p.Stdout, *output, report, "lab "+f.name)
 	}
 	return cmd
 }

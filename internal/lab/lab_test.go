@@ -155,7 +155,7 @@ func fakePod(addr netip.Addr) error {
 // spec is a lab of the test's own, made of fakes.
 func spec(t *testing.T, topology string) lab.Spec {
 	t.Helper()
-	testenv.Need(t, "ip", "bird", "pgrep")
+	testenv.Need(t, "ip")
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -327,9 +327,12 @@ func TestStopAndStart(t *testing.T) {
 	if err := d.Start(t.Context(), "a"); err != nil || state() != lab.StateReady {
 		t.Errorf("start: %v, then %s", err, state())
 	}
-	pid := strings.TrimSpace(must(run(t, d, "a", "pgrep", "-f", "node run")))
-	if _, code := run(t, d, "a", "sh", "-c", "kill -9 "+pid); code != 0 {
-		t.Fatalf("kill -9 %s: exit code %d", pid, code)
+	s, err := d.StatusOf(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, code := run(t, d, "a", "sh", "-c", fmt.Sprintf("kill -9 %d", s.Nodes[0].PID)); code != 0 {
+		t.Fatalf("kill: exit code %d: %s", code, out)
 	}
 	for deadline := time.Now().Add(10 * time.Second); state() != lab.StateFailed; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
@@ -338,20 +341,16 @@ func TestStopAndStart(t *testing.T) {
 	}
 }
 
-func must(out string, _ int) string { return out }
-
 // holderOf is the PID of the holder, as seen from here.
 func holderOf(t *testing.T, d lab.Dir) int {
 	t.Helper()
-	out, err := exec.Command("pgrep", "-f", "^weft-lab:test "+"lab hold").Output()
-	if err != nil {
-		t.Fatalf("pgrep: %v", err)
-	}
-	for _, pid := range strings.Fields(string(out)) {
-		link, _ := os.ReadFile("/proc/" + pid + "/mountinfo")
-		if strings.Contains(string(link), string(d)+"/netns") {
+	all, _ := filepath.Glob("/proc/[0-9]*")
+	for _, proc := range all {
+		cmdline, _ := os.ReadFile(proc + "/cmdline")
+		mounts, _ := os.ReadFile(proc + "/mountinfo")
+		if strings.HasPrefix(string(cmdline), "weft-lab:test\x00") && strings.Contains(string(mounts), string(d)+"/netns") {
 			n := 0
-			_, _ = fmt.Sscan(pid, &n)
+			_, _ = fmt.Sscanf(proc, "/proc/%d", &n)
 			return n
 		}
 	}
@@ -417,7 +416,7 @@ func TestLease(t *testing.T) {
 // TestRouters lets one router learn what another announces, by real BIRDs.
 func TestRouters(t *testing.T) {
 	t.Parallel()
-	testenv.Need(t, "bird")
+	testenv.Need(t, "bird", "birdc")
 	d := up(t, spec(t, `
 nodes: [{name: a}]
 routers:
@@ -514,6 +513,9 @@ func TestErrors(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			if name == "bird" {
+				testenv.Need(t, "bird")
+			}
 			s := spec(t, tt.topology)
 			_, err := lab.Up(t.Context(), s, false, nil)
 			if err == nil || !strings.HasPrefix(err.Error(), tt.want) || strings.Contains(err.Error(), "\n") {

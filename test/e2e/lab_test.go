@@ -93,6 +93,9 @@ func TestUpAndDown(t *testing.T) {
 	if out, want := c.must("lab", "env"), "export DATASTORE_TYPE=etcdv3\nexport ETCD_ENDPOINTS="+s.Endpoint+"\n"; out != want {
 		t.Errorf("lab env prints %q, want %q", out, want)
 	}
+	if out := c.must("lab", "check"); !strings.Contains(out, "13 of 13 expectations hold") {
+		t.Errorf("lab check:\n%s", out)
+	}
 	if out, code := c.weft("lab", "exec", "node-a", "--", "sh", "-c", "exit 9"); code != 9 || out != "" {
 		t.Errorf("exec: exit code %d and %q, want 9 and nothing", code, out)
 	}
