@@ -2,15 +2,78 @@ package cni
 
 import (
 	"bytes"
+	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/cni/pkg/version"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/weft-net/weft/internal/cni/rpc"
 )
+
+// check compares the attachment with the result of its ADD.
+func (c *call) check(ctx context.Context) error {
+	prev, err := c.conf.previous()
+	if err != nil {
+		return err
+	}
+	v := veth{host: c.req.Endpoint.HostLink, name: c.cmd.IfName}
+	for _, i := range prev.Interfaces {
+		switch {
+		case i.Sandbox == "" && strings.EqualFold(i.Mac, hostMAC):
+			v.host = i.Name
+		case i.Sandbox != "" && i.Name == v.name:
+			v.mac = strings.ToLower(i.Mac)
+		}
+	}
+	addrs, err := prevAddrs(prev)
+	if err != nil {
+		return err
+	}
+	if v.ns, err = openNetns(c.cmd.Netns); err != nil {
+		return err
+	}
+	defer v.ns.close()
+	nl, err := hostHandle()
+	if err != nil {
+		return err
+	}
+	defer nl.Close()
+	errs := []error{
+		v.checkHost(nl),
+		v.ns.doNL(func(nl *netlink.Handle) error { return v.checkPod(nl, addrs, c.routes()) }),
+		c.agent.Check(ctx, rpc.CheckRequest{Attachment: c.attachment(), Workload: c.req.Workload, HostLink: v.host, Addrs: addrs}),
+	}
+	if c.conf.delegates() && c.conf.IPAM.Type != "" && !c.hasGivenAnnotation() {
+		errs = append(errs, c.delegateCheck(ctx))
+	}
+	return errors.Join(errs...)
+}
+
+// hasGivenAnnotation reports whether the pod brought its addresses itself, so
+// that no IPAM plugin knows of them.
+func (c *call) hasGivenAnnotation() bool {
+	return c.resolve() == nil && len(c.req.Endpoint.Given) > 0
+}
+
+func checkError(format string, args ...any) error {
+	return &rpc.Error{Code: rpc.CodeCheck, Msg: "check: " + fmt.Sprintf(format, args...)}
+}
+
+// addrsText prints a list of addresses for messages.
+func addrsText(addrs []netip.Addr) string {
+	var s []string
+	for _, a := range addrs {
+		s = append(s, a.String())
+	}
+	return strings.Join(s, ", ")
+}
 
 // previous is the result of the ADD, which the runtime hands to CHECK.
 func (c *config) previous() (*types100.Result, error) {

@@ -151,3 +151,23 @@ func TestAgentDiesDuringAdd(t *testing.T) {
 		t.Error("the address is leaked: nothing was queued")
 	}
 }
+
+func TestFailureIsLogged(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	n.stop()
+	file := filepath.Join(t.TempDir(), "cni.log")
+	conf := with(plainConf, `log_file_path="`+file+`"`, `log_level="error"`, `dataplane_options={"type":"grpc"}`)
+	n.refused("calico", "ADD", conf, n.pod("web-0"), 11, "no node agent")
+	log, err := os.ReadFile(file)
+	if err != nil || !contains(string(log), "workload=default/web-0") || !contains(string(log), "no node agent") {
+		t.Errorf("the log has %q, %v", log, err)
+	}
+	if contains(string(log), "dataplane_options") {
+		t.Errorf("a warning was logged at level error: %s", log)
+	}
+	n.refused("calico", "ADD", with(conf, `log_level="info"`), n.pod("web-1"), 11, "no node agent")
+	if log, _ = os.ReadFile(file); !contains(string(log), "key=dataplane_options") {
+		t.Errorf("a setting without effect was dropped in silence: %s", log)
+	}
+}
