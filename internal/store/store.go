@@ -36,6 +36,9 @@ var (
 	ErrExists   = errors.New("already exists")
 	// ErrConflict says that the object changed since it was read: read again.
 	ErrConflict = errors.New("changed meanwhile")
+	// ErrRefused says that the datastore answered and did nothing, for another
+	// reason: no permission, no space. Trying again does not help by itself.
+	ErrRefused = errors.New("refused")
 )
 
 // Source delivers cluster state as a level, not as a log: after any break it
@@ -61,8 +64,8 @@ type Store interface {
 	// datastore has transactions: etcd and memory), and returns the objects as
 	// written, in the order of ops, with their new revisions; what was deleted
 	// is returned as it was given. At most 128 ops, each on another object.
-	// Errors wrap ErrNotFound, ErrExists or ErrConflict and name the object. Any
-	// other error may leave open whether ops were carried out, if the
+	// Errors wrap ErrNotFound, ErrExists, ErrConflict or ErrRefused. Those of the
+	// first three are an *Error that names the object. Any other error may leave open whether ops were carried out, if the
 	// connection broke meanwhile: read again.
 	//
 	// The datastore gives objects their uid and creationTimestamp; those of the

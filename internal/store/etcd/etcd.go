@@ -23,6 +23,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/weft-net/weft/internal/store"
 	"github.com/weft-net/weft/internal/store/kv"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
@@ -92,10 +93,17 @@ func unwrapAll(err error) error {
 type EndpointError struct {
 	Endpoints string // one, or several parted by commas
 	Err       error
+	// Answered says that etcd itself answered with Err and has done nothing:
+	// then the error is also store.ErrRefused. Else the request may or may not
+	// have been carried out.
+	Answered bool
 }
 
 // Error implements error.
 func (e *EndpointError) Error() string { return fmt.Sprintf("etcd: %s: %v", e.Endpoints, e.Err) }
+
+// Is makes an answer of etcd's a refusal.
+func (e *EndpointError) Is(target error) bool { return e.Answered && target == store.ErrRefused }
 
 // Unwrap gives the cause.
 func (e *EndpointError) Unwrap() error { return e.Err }

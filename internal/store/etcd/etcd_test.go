@@ -12,6 +12,8 @@ import (
 	"github.com/weft-net/weft/internal/store/storetest"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 )
 
 // serve runs a server of the test's own; stop it by the function.
@@ -39,7 +41,11 @@ func open(t testing.TB, endpoints ...string) *etcd.Store {
 // client is a connection past the store.
 func client(t testing.TB, url string) *clientv3.Client {
 	t.Helper()
-	c, err := clientv3.New(clientv3.Config{Endpoints: []string{url}, Logger: zap.NewNop(), DialTimeout: 10 * time.Second})
+	soon := grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: 10 * time.Millisecond, Multiplier: 1, MaxDelay: 10 * time.Millisecond}}
+	c, err := clientv3.New(clientv3.Config{
+		Endpoints: []string{url}, Logger: zap.NewNop(), DialTimeout: 10 * time.Second,
+		DialOptions: []grpc.DialOption{grpc.WithConnectParams(soon)},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -30,7 +30,7 @@ func (d *db) explain(ctx context.Context, err error) error {
 	}
 	all := strings.Join(d.config.Endpoints, ",")
 	if cause := d.answered(err); cause != nil {
-		return &EndpointError{all, cause}
+		return &EndpointError{Endpoints: all, Err: cause, Answered: true}
 	}
 	probeCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 	defer cancel()
@@ -38,9 +38,9 @@ func (d *db) explain(ctx context.Context, err error) error {
 		return probed
 	}
 	if errors.Is(err, context.DeadlineExceeded) || status.Code(err) == codes.DeadlineExceeded {
-		return &EndpointError{all, worded{"no answer in time, though it listens: have the members a leader?", err}}
+		return &EndpointError{Endpoints: all, Err: worded{"no answer in time, though it listens: have the members a leader?", err}}
 	}
-	return &EndpointError{all, plain(err)}
+	return &EndpointError{Endpoints: all, Err: plain(err)}
 }
 
 // answered is the cause when etcd itself answered with an error; nil if the
@@ -97,10 +97,10 @@ func probeAll(ctx context.Context, endpoints []string, t *tls.Config) error {
 		texts = append(texts, endpoints[i]+": "+err.Error())
 	}
 	if len(endpoints) == 1 {
-		return &EndpointError{endpoints[0], errs[0]}
+		return &EndpointError{Endpoints: endpoints[0], Err: errs[0]}
 	}
 	text := strings.TrimPrefix(strings.Join(texts, "; "), endpoints[0]+": ")
-	return &EndpointError{endpoints[0], worded{text, errors.Join(errs...)}}
+	return &EndpointError{Endpoints: endpoints[0], Err: worded{text, errors.Join(errs...)}}
 }
 
 // probe connects to one endpoint and exchanges the first bytes of HTTP/2. Where

@@ -263,7 +263,7 @@ func TestAuthentication(t *testing.T) {
 		break
 	}
 	_, err = s.Commit(ctx, storetest.Create(storetest.Pool("p", "10.0.0.0/16")))
-	if want := `IPPool/p: ` + at + `user "me" may not do this: permission denied`; err == nil || err.Error() != want {
+	if want := `IPPool/p: ` + at + `user "me" may not do this: permission denied`; err == nil || err.Error() != want || !errors.Is(err, store.ErrRefused) {
 		t.Errorf("a reader writes:\n got %v\nwant %s", err, want)
 	}
 }
@@ -286,7 +286,7 @@ func TestFullDatabase(t *testing.T) {
 	}
 	_, err = s.Commit(t.Context(), storetest.Create(storetest.Pool("p", "10.0.0.0/16")))
 	want := "IPPool/p: etcd: " + endpoint + ": the database is full and takes no writes (alarm NOSPACE): compact, defragment and disarm it"
-	if err == nil || err.Error() != want {
+	if err == nil || err.Error() != want || !errors.Is(err, store.ErrRefused) {
 		t.Errorf("\n got %v\nwant %s", err, want)
 	}
 }
@@ -305,7 +305,7 @@ func TestGoneWhileOpen(t *testing.T) {
 	begun := time.Now()
 	_, err = s.Get(t.Context(), model.Cluster{}.Key())
 	want := "ClusterInformation/default: etcd: " + endpoint + ": no such file or directory"
-	if err == nil || err.Error() != want || time.Since(begun) > 4*time.Second {
+	if err == nil || err.Error() != want || errors.Is(err, store.ErrRefused) || time.Since(begun) > 4*time.Second {
 		t.Errorf("after %v:\n got %v\nwant %s", time.Since(begun), err, want)
 	}
 	ctx, cancel := context.WithCancel(t.Context())

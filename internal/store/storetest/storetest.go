@@ -61,6 +61,7 @@ func Run(t *testing.T, open func(t *testing.T) Target) {
 		"watch: compacted":                       testWatchCompacted,
 		"watch: restart":                         testWatchRestart,
 		"watch: ends when told":                  testWatchEnds,
+		"watch: every fault, again and again":    testWatchFaults,
 		"ready":                                  testReady,
 		"initialise":                             testInitialise,
 	} {

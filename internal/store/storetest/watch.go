@@ -3,6 +3,7 @@ package storetest
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 
@@ -146,6 +147,57 @@ func testWatchEnds(t *testing.T, at Target) {
 	for range at.Store.Watch(ctx) {
 		break // must not deliver again, nor hang
 	}
+}
+
+// testWatchFaults changes a few objects at random, many times, while revisions are
+// forgotten and connections break. What the watch delivered must be what is
+// there in the end; and between two snapshots nothing may be delivered twice: a
+// block's sequence only rises.
+func testWatchFaults(t *testing.T, at Target) {
+	random := rand.New(rand.NewPCG(1, 2))
+	var last uint64
+	w := watch(t, at.Store, func(b model.Batch) {
+		for _, v := range b.Puts {
+			block, ok := v.(model.Block)
+			if !ok {
+				continue
+			}
+			if block.Sequence < last || block.Sequence == last && !b.Reset {
+				t.Errorf("delivered sequence %d after %d", block.Sequence, last)
+			}
+			last = block.Sequence
+		}
+	}, model.KindIPPool, model.KindIPAMBlock)
+	block := must(t, at.Store, Create(Block("10.0.0.0/30", "h")))[0]
+	exists := map[string]bool{}
+	for i := range 200 {
+		next := *block.Object.(*v3.IPAMBlock)
+		next.Spec.SequenceNumber++
+		name := string(rune('a' + random.IntN(5)))
+		op := Create(Pool(name, "10.0.0.0/16"))
+		if exists[name] {
+			op = remove(store.New(Pool(name, "")))
+		}
+		exists[name] = !exists[name]
+		block = must(t, at.Store, update(block.With(&next)), op)[0]
+		switch {
+		case i%50 == 25:
+			at.Restart()
+		case i%10 == 5:
+			at.Compact()
+		}
+	}
+	keys := []model.Key{{Kind: model.KindIPAMBlock, Name: "10.0.0.0-30"}}
+	for name, is := range exists {
+		if is {
+			keys = append(keys, poolKey(name))
+		}
+	}
+	w.until("the last state", func(world model.World, _ []string) bool {
+		b, ok := world[keys[0]].(model.Block)
+		return ok && b.Sequence == 207
+	})
+	w.untilWorld(keys...)
 }
 
 // readier is what tells whether the datastore may be changed.

@@ -31,6 +31,7 @@ import (
 
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
+	"google.golang.org/grpc"
 )
 
 // Config says what to serve.
@@ -57,9 +58,10 @@ type Config struct {
 
 // Server is a running etcd.
 type Server struct {
-	etcd    *embed.Etcd
-	sockets []string
-	stop    sync.Once
+	etcd       *embed.Etcd
+	sockets    []string
+	endStreams context.CancelFunc
+	stop       sync.Once
 }
 
 // Start runs a server and returns when it serves, or when ctx ends.
@@ -72,11 +74,14 @@ func Start(ctx context.Context, c Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("etcd server: %w", err)
 	}
+	streams, endStreams := context.WithCancel(context.Background())
+	settings.GRPCAdditionalServerOptions = append(settings.GRPCAdditionalServerOptions, endingWith(streams))
 	e, err := embed.StartEtcd(settings)
 	if err != nil {
+		endStreams()
 		return nil, fmt.Errorf("etcd server: %s: %w", c.Dir, err)
 	}
-	s := &Server{etcd: e, sockets: sockets}
+	s := &Server{etcd: e, sockets: sockets, endStreams: endStreams}
 	for _, path := range sockets {
 		if err := os.Chmod(path, 0o600); err != nil {
 			s.Stop()
@@ -100,12 +105,32 @@ func Start(ctx context.Context, c Config) (*Server, error) {
 // Stopping twice does nothing.
 func (s *Server) Stop() {
 	s.stop.Do(func() {
+		s.endStreams()
 		s.etcd.Close()
 		for _, path := range s.sockets {
 			os.Remove(path) //nolint:errcheck // etcd has removed it already, as a rule
 		}
 	})
 }
+
+// endingWith makes the server's streams end with ctx. Without that etcd waits five
+// seconds, when it stops, for each client to give up its watches by itself.
+func endingWith(ctx context.Context) grpc.ServerOption {
+	return grpc.ChainStreamInterceptor(func(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
+		streamCtx, cancel := context.WithCancel(ss.Context())
+		defer cancel()
+		defer context.AfterFunc(ctx, cancel)()
+		return handle(srv, endingStream{ss, streamCtx})
+	})
+}
+
+// endingStream is a stream with another context.
+type endingStream struct {
+	grpc.ServerStream
+	ctx context.Context
+}
+
+func (s endingStream) Context() context.Context { return s.ctx }
 
 // Err delivers the error that ended the server, if it ended by itself.
 func (s *Server) Err() <-chan error { return s.etcd.Err() }
