@@ -405,8 +405,16 @@ func inPIDNamespace(ns string) int {
 // directory.
 func TestLease(t *testing.T) {
 	t.Parallel()
-	s := spec(t, "nodes: [{name: a}]")
+	s := spec(t, `
+nodes: [{name: a}]
+pods: # two whose names are the same when joined by a dash
+- {namespace: x-y, name: z, node: a, addresses: [192.168.0.1]}
+- {namespace: x, name: y-z, node: a, addresses: [192.168.0.2]}
+`)
 	l := up(t, s, true)
+	if n := len(l.Status.Pods); n != 2 {
+		t.Errorf("%d pods, want 2", n)
+	}
 	l.Close()
 	if _, err := os.Stat(string(s.Dir)); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("%s is still there", s.Dir)

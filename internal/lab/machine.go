@@ -80,7 +80,7 @@ func (h *holder) makeMachine(m *machine, at plug) error {
 		return err
 	}
 	var err error
-	if m.ns, err = newNamespace(filepath.Join(h.Dir.netns(), m.target.Name)); err != nil {
+	if m.ns, err = newNamespace(filepath.Join(h.Dir.netns(), "machine", m.target.Name)); err != nil {
 		return err
 	}
 	at.bridge = bridgeName(slices.IndexFunc(h.topo.Racks, func(r topology.Rack) bool { return r.Name == m.rack }))

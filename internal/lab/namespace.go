@@ -18,6 +18,9 @@ type namespace struct {
 
 // newNamespace makes one, with its loopback up, and binds it to path.
 func newNamespace(path string) (*namespace, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, fmt.Errorf("lab: namespace: %w", err)
+	}
 	mount, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDONLY, 0o400)
 	if err != nil {
 		return nil, fmt.Errorf("lab: namespace: %w", err)

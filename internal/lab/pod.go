@@ -37,7 +37,7 @@ func (h *holder) newPod(p *topology.Pod) *pod {
 	i := slices.IndexFunc(h.topo.Nodes, func(n topology.Node) bool { return n.Name == p.Node })
 	return &pod{
 		Pod: *p, node: h.nodes[i], at: &h.topo.Nodes[i],
-		ns: &namespace{filepath.Join(h.Dir.netns(), "pod-"+p.Namespace+"-"+p.Name)},
+		ns: &namespace{filepath.Join(h.Dir.netns(), "pod", p.Namespace, p.Name)},
 	}
 }
 
