@@ -70,7 +70,7 @@ func (r *round) run(ctx context.Context, s *settings) error {
 			return nil
 		}
 		last = err
-		if err := r.repair(ctx, p, err); err != nil {
+		if err := r.repair(ctx, p, len(ops), err); err != nil {
 			return err
 		}
 	}
@@ -201,11 +201,15 @@ func (r *round) fail(c *call, err error) {
 	c.answer(err)
 }
 
-// repair deals with a commit that was refused: a call at fault fails alone, an
-// object that others changed is read. The error is one that ends the round.
-func (r *round) repair(ctx context.Context, p *plan, err error) error {
+// repair deals with a commit of n operations that did not succeed: a call at
+// fault fails alone, an object that others changed is read. The error is one
+// that ends the round.
+func (r *round) repair(ctx context.Context, p *plan, n int, err error) error {
+	refused := errors.Is(err, store.ErrExists) || errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrConflict)
 	var at *store.Error
-	if !errors.As(err, &at) {
+	// An error that names one operation of several was found before anything
+	// was sent; otherwise, unless the datastore refused, its answer was lost.
+	if !errors.As(err, &at) || !refused && n == 1 {
 		return fmt.Errorf("%w: %w", ErrUnknownOutcome, err)
 	}
 	if c, op := p.extraOf(at.Key); c != nil {
@@ -219,8 +223,8 @@ func (r *round) repair(ctx context.Context, p *plan, err error) error {
 		r.fail(c, err)
 		return nil
 	}
-	if errors.Is(err, store.ErrExists) || errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrConflict) {
-		return r.read(ctx, at.Key)
+	if !refused {
+		return err
 	}
-	return fmt.Errorf("%w: %w", ErrUnknownOutcome, err)
+	return r.read(ctx, at.Key)
 }
