@@ -1,10 +1,11 @@
 package bench
 
 import (
-	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	"github.com/weft-net/weft/internal/bgp"
+	"github.com/weft-net/weft/internal/bgp/wire"
 	"github.com/weft-net/weft/internal/speaker"
 	"github.com/weft-net/weft/internal/testenv"
 )
@@ -62,25 +64,29 @@ type cost struct {
 	rss       int // kB, at most
 }
 
-// BenchmarkBGPFeed has Debian's bird2 tell 100,000 routes to one peer: to
-// another bird2, to a bird2 that writes them into the kernel, and to our
-// speaker. Wall time is from the moment the feeder may connect to the moment
-// the receiver has the last route; CPU time and memory are those of the
-// receiving process over its life.
+// BenchmarkBGPFeed tells 100,000 routes to one speaker: to Debian's bird2, to a
+// bird2 that writes them into the kernel, and to ours. The routes come from
+// ready-made messages, since a bird2 as feeder holds back the last of them for
+// up to 3 s. Wall time, of which the least is reported, is from the first
+// message to the moment when the receiver has the last route; CPU time and
+// memory are those of the receiving process over its life.
 func BenchmarkBGPFeed(b *testing.B) {
 	testenv.Need(b, "bird", "birdc")
-	for name, receive := range map[string]func(*feed) cost{
-		"bird2":        func(f *feed) cost { return f.bird("") },
-		"bird2-kernel": func(f *feed) cost { return f.bird("protocol kernel { ipv4 { export all; }; }") },
-		"weft":         (*feed).weft,
+	for _, bb := range []struct {
+		name    string
+		receive func(*feed) cost
+	}{
+		{"bird2", func(f *feed) cost { return f.bird("") }},
+		{"bird2-kernel", func(f *feed) cost { return f.bird("protocol kernel { ipv4 { export all; }; }") }},
+		{"weft", (*feed).weft},
 	} {
-		b.Run(name, func(b *testing.B) {
-			var sum cost
+		b.Run(bb.name, func(b *testing.B) {
+			sum := cost{wall: time.Hour}
 			for range b.N {
-				c := receive(newFeed(b))
-				sum = cost{sum.wall + c.wall, sum.cpu + c.cpu, max(sum.rss, c.rss)}
+				c := bb.receive(newFeed(b))
+				sum = cost{min(sum.wall, c.wall), sum.cpu + c.cpu, max(sum.rss, c.rss)}
 			}
-			b.ReportMetric(float64(sum.wall.Milliseconds())/float64(b.N), "wall-ms/op")
+			b.ReportMetric(float64(sum.wall.Milliseconds()), "wall-ms")
 			b.ReportMetric(float64(sum.cpu.Milliseconds())/float64(b.N), "cpu-ms/op")
 			b.ReportMetric(float64(sum.rss)/1024, "rss-MB")
 			b.ReportMetric(0, "ns/op")
@@ -88,28 +94,65 @@ func BenchmarkBGPFeed(b *testing.B) {
 	}
 }
 
-// feed is a bird2 with many routes, and a namespace for who shall get them.
+// feed is many routes, a namespace for who shall get them, and another for who has them.
 type feed struct {
-	b    *testing.B
-	dir  string
-	ns   *testenv.Namespace
-	open time.Time // when the feeder was allowed to connect
+	b        *testing.B
+	dir      string
+	ns, them *testenv.Namespace
+	messages []byte
+	open     time.Time // when the first of them was sent
 }
 
 func newFeed(b *testing.B) *feed {
-	f := &feed{b: b, dir: b.TempDir(), ns: testenv.Netns(b)}
-	them := testenv.Netns(b)
-	testenv.Veth(b, f.ns, "eth0", []string{"10.9.0.1/24"}, them, "eth0", []string{"10.9.0.2/24"})
-	var c bytes.Buffer
-	c.WriteString("router id 10.9.0.2;\nprotocol device {}\nprotocol static {\n ipv4;\n")
+	f := &feed{b: b, dir: b.TempDir(), ns: testenv.Netns(b), them: testenv.Netns(b)}
+	testenv.Veth(b, f.ns, "eth0", []string{"10.9.0.1/24"}, f.them, "eth0", []string{"10.9.0.2/24"})
+	prefixes := make([]netip.Prefix, feedRoutes)
 	a := netip.MustParseAddr("16.0.0.0")
-	for range feedRoutes {
-		fmt.Fprintf(&c, " route %v/32 blackhole;\n", a)
+	for i := range prefixes {
+		prefixes[i] = netip.PrefixFrom(a, 32)
 		a = a.Next()
 	}
-	c.WriteString("}\nprotocol bgp up { disabled; local 10.9.0.2 as 65001; neighbor 10.9.0.1 as 64512; multihop; connect delay time 0; connect retry time 1;\n ipv4 { import all; export all; next hop self; }; }\n")
-	f.start(them, "feed", c.String())
+	attrs := &wire.Attrs{ASPath: wire.ASPath{{Kind: wire.Sequence, ASNs: []uint32{65001}}}, NextHop: netip.MustParseAddr("10.9.0.2")}
+	f.messages, _ = wire.AppendReach(nil, wire.IPv4, attrs, prefixes, wire.Options{ASN4: true})
+	f.messages = wire.AppendEndOfRIB(f.messages, wire.IPv4)
 	return f
+}
+
+// begin makes a session with the receiver, and tells it everything.
+func (f *feed) begin() {
+	var c net.Conn
+	f.until(func() bool {
+		return f.them.Do(func() (err error) { c, err = net.Dial("tcp", "10.9.0.1:179"); return err }) == nil
+	})
+	f.b.Cleanup(func() { _ = c.Close() })
+	hello := wire.AppendOpen(nil, wire.Open{
+		ASN: 65001, HoldTime: 0, ID: netip.MustParseAddr("10.9.0.2"),
+		Capabilities: wire.Capabilities{ASN4: true, Families: wire.IPv4, Restart: wire.Restart{Known: true}},
+	})
+	_, _ = c.Write(wire.AppendKeepalive(hello))
+	buf, n := make([]byte, 4096), 0
+	for up := false; !up; {
+		k, err := c.Read(buf[n:])
+		if err != nil {
+			f.b.Fatal(err)
+		}
+		n += k
+		for rest := buf[:n]; ; {
+			t, body, more, err := wire.Frame(rest)
+			if err != nil {
+				f.b.Fatal(err)
+			}
+			if body == nil {
+				break
+			}
+			up, rest = up || t == wire.TypeKeepalive, more
+		}
+	}
+	f.open = time.Now()
+	go func() {
+		_, _ = c.Write(f.messages)
+		_, _ = io.Copy(io.Discard, c)
+	}()
 }
 
 // start runs a bird2 until the benchmark ends.
@@ -138,11 +181,6 @@ func (f *feed) until(ok func() bool) {
 			f.b.Fatal("nothing happened for a minute")
 		}
 	}
-}
-
-func (f *feed) begin() {
-	f.open = time.Now()
-	f.ask("feed", "enable", "up")
 }
 
 // bird measures another bird2, whose configuration gets extra.
@@ -192,14 +230,6 @@ func (f *feed) weft() cost {
 		f.b.Fatal(err)
 	}
 	f.b.Cleanup(func() { _ = in.Close(); f.end(cmd) })
-	f.until(func() bool { // it listens
-		var ss []byte
-		f.ns.MustDo(func() (err error) {
-			ss, err = exec.Command("ss", "-Hltn", "sport", "=", ":179").Output()
-			return err
-		})
-		return len(ss) > 0
-	})
 	f.begin()
 	if _, err := out.Read(make([]byte, 64)); err != nil {
 		f.b.Fatal(err)

@@ -58,3 +58,52 @@ func BenchmarkLearn100k(b *testing.B) {
 	b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/count, "live-B/route")
 	runtime.KeepAlive(keep)
 }
+
+// BenchmarkReflect has ten clients with 10,000 routes each, of which each is
+// told those of the nine others: 900,000 routes sent.
+func BenchmarkReflect(b *testing.B) {
+	const clients, each = 10, 10_000
+	now := time.Unix(1e9, 0)
+	self := netip.MustParseAddr("10.0.0.100")
+	var names []string
+	var feeds [][]byte
+	for i := range clients {
+		hop := netip.AddrFrom4([4]byte{10, 0, 0, byte(i)})
+		names = append(names, hop.String()+" 64512 client")
+		a := netip.AddrFrom4([4]byte{byte(16 + i), 0, 0, 0})
+		var list []netip.Prefix
+		for range each {
+			list = append(list, netip.PrefixFrom(a, 32))
+			a = a.Next()
+		}
+		open := wire.AppendOpen(nil, wire.Open{ASN: 64512, HoldTime: time.Hour, ID: hop, Capabilities: wire.Capabilities{ASN4: true, Families: IPv4}})
+		feed, _ := wire.AppendReach(wire.AppendKeepalive(open), IPv4, &wire.Attrs{NextHop: hop}, list, wire.Options{ASN4: true, IBGP: true})
+		feeds = append(feeds, feed)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		r := NewRouter()
+		if err := r.Apply(now, withID(config(64512, "", names...), self.String())); err != nil {
+			b.Fatal(err)
+		}
+		var ids []ConnID
+		for i := range clients {
+			id, err := r.Accept(now, netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}), self)
+			if err != nil {
+				b.Fatal(err)
+			}
+			ids = append(ids, id)
+			r.Received(now, id, feeds[i])
+		}
+		sent := 0
+		for buf := []byte(nil); len(r.Ready()) > 0; {
+			for _, id := range ids {
+				buf = r.Updates(buf[:0], id)
+				sent += len(buf)
+			}
+		}
+		if sent < clients*(clients-1)*each*5 {
+			b.Fatalf("only %d bytes were sent", sent)
+		}
+	}
+}

@@ -23,7 +23,6 @@ type lab struct {
 	routers map[netip.Addr]*box
 	cut     map[netip.Addr]bool // addresses that answer nothing
 	wires   map[end]end
-	log     []string
 }
 
 // box is one router with what a kernel would have from it.
@@ -406,7 +405,7 @@ func TestRestartWithoutKeptForwarding(t *testing.T) {
 	l.run(3 * time.Second)
 	l.kill(a.addr)
 	ca.Networks = nil
-	a = l.router("10.0.0.1", ca) // a rebooted machine: Restarting is not set
+	l.router("10.0.0.1", ca) // a rebooted machine: Restarting is not set
 	for b.state("10.0.0.1").State != Established {
 		l.run(100 * time.Millisecond)
 	}
