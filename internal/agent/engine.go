@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -22,6 +23,9 @@ import (
 // the BGP sessions anew, so that a burst costs one plan.
 const replanDelay = 10 * time.Millisecond
 
+// rereadInterval is the time between two looks at the files of passwords.
+const rereadInterval = 5 * time.Second
+
 // engine is the one loop between the deciders and the doors. Everything it
 // has is used by its goroutine only, but for what notes holds.
 type engine struct {
@@ -38,6 +42,7 @@ type engine struct {
 	log      *slog.Logger
 
 	replan <-chan time.Time // due when the sessions are to be planned anew; nil: not
+	reread <-chan time.Time // due when the secrets are to be looked at again; nil: there are none
 
 	restarting                 bool          // an earlier agent's routes are in the kernel
 	synced                     chan struct{} // closed when the datastore is known
@@ -67,6 +72,8 @@ func (e *engine) run(ctx context.Context, batches <-chan model.Batch, learned <-
 		case <-e.replan:
 			e.replan = nil
 			e.plan()
+		case <-e.reread:
+			e.compareSecrets()
 		}
 	}
 }
@@ -115,20 +122,39 @@ func (e *engine) release() {
 	}
 }
 
-// plan decides about the BGP sessions and tells the speaker.
-func (e *engine) plan() {
-	if !e.storeSynced {
-		return
-	}
-	e.options.Secrets = map[model.SecretRef]string{}
-	var missing []error
+// passwords reads the secrets that sessions refer to, and says which it can't.
+func (e *engine) passwords() (found map[model.SecretRef]string, missing []error) {
+	found = map[model.SecretRef]string{}
 	for _, ref := range e.view.Secrets() {
 		s, err := e.secrets.lookup(ref)
 		if err != nil {
 			missing = append(missing, err)
 			continue
 		}
-		e.options.Secrets[ref] = s
+		found[ref] = s
+	}
+	return found, missing
+}
+
+// compareSecrets plans anew if a file of a password changed: nobody tells us.
+func (e *engine) compareSecrets() {
+	if now, _ := e.passwords(); !maps.Equal(now, e.options.Secrets) {
+		e.plan()
+		return
+	}
+	e.reread = time.After(rereadInterval)
+}
+
+// plan decides about the BGP sessions and tells the speaker.
+func (e *engine) plan() {
+	if !e.storeSynced {
+		return
+	}
+	var missing []error
+	e.options.Secrets, missing = e.passwords()
+	e.reread = nil
+	if len(e.options.Secrets)+len(missing) > 0 {
+		e.reread = time.After(rereadInterval)
 	}
 	config, fixed, problems := e.view.Plan(e.options)
 	for _, err := range missing {

@@ -11,7 +11,7 @@ import (
 
 // secrets reads BGP passwords from a directory that holds one file NAME/KEY
 // for each, the way a Kubernetes secret is mounted. Nothing is cached: a
-// changed file counts at the next plan.
+// changed file counts when the engine looks next.
 type secrets string
 
 // lookup returns a secret, without the line break at its end. No error

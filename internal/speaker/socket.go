@@ -90,7 +90,9 @@ func (s *Speaker) open(addr netip.Addr) (*listener, error) {
 	if addr.Is6() {
 		l.family, network = bgp.IPv6, "tcp6" // and IPV6_V6ONLY
 	}
-	nl, err := (&net.ListenConfig{}).Listen(s.ctx, network, net.JoinHostPort(addr.String(), strconv.Itoa(int(s.listening.port))))
+	var config net.ListenConfig
+	config.SetMultipathTCP(false) // Go's default; such a socket has no MD5 keys
+	nl, err := config.Listen(s.ctx, network, net.JoinHostPort(addr.String(), strconv.Itoa(int(s.listening.port))))
 	if err != nil {
 		return nil, err
 	}

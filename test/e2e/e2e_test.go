@@ -89,6 +89,7 @@ func newCluster(t testing.TB) *cluster {
 	}
 	c := &cluster{t: t, env: append(os.Environ(), "WEFT_LAB_DIR="+dir), dir: dir, shells: map[string]*shell{}}
 	t.Cleanup(func() {
+		c.noErrors()
 		if t.Failed() {
 			c.logs()
 		}
@@ -107,6 +108,19 @@ func (c *cluster) logs() {
 	for _, f := range append(files, more...) {
 		body, _ := os.ReadFile(f)
 		c.t.Logf("%s:\n%s", f, body[max(0, len(body)-4000):])
+	}
+}
+
+// noErrors fails the test if a log has a line that asks for a person.
+func (c *cluster) noErrors() {
+	files, _ := filepath.Glob(c.dir + "/*/nodes/*/log")
+	for _, f := range files {
+		body, _ := os.ReadFile(f)
+		for line := range strings.Lines(string(body)) {
+			if strings.Contains(line, "level=ERROR") || strings.Contains(line, "panic:") || strings.Contains(line, "DATA RACE") {
+				c.t.Errorf("%s: %s", f, line)
+			}
+		}
 	}
 }
 

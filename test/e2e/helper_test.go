@@ -25,12 +25,17 @@ import (
 
 // helper is what the test binary does inside of a lab.
 func helper(args []string) error {
-	if len(args) == 2 && args[0] == "train" {
+	if len(args) == 2 {
 		to, err := netip.ParseAddr(args[1])
 		if err != nil {
 			return err
 		}
-		return pingTrain(to)
+		switch args[0] {
+		case "train":
+			return pingTrain(to)
+		case "ping":
+			return pingOnce(to)
+		}
 	}
 	if len(args) == 1 && args[0] == "runtime" {
 		return containers(os.Stdin, os.Stdout)
@@ -103,6 +108,43 @@ func missing(mu *sync.Mutex, got map[int]bool, sent int) []int {
 			return lost
 		}
 	}
+}
+
+// ping is the shell command that succeeds if an address answers within two seconds.
+func ping(to string) string {
+	self, err := os.Executable()
+	if err != nil {
+		panic(err) // it is read from /proc
+	}
+	return self + " helper ping " + to
+}
+
+// pingOnce sends echo requests until one is answered.
+func pingOnce(to netip.Addr) error {
+	fd, err := echoSocket(to)
+	if err != nil {
+		return err
+	}
+	answered := make(chan struct{})
+	go func() {
+		for {
+			if _, ok := echoReply(fd, to.Is6()); ok {
+				close(answered)
+				return
+			}
+		}
+	}()
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for i := range 20 {
+		_ = unix.Sendto(fd, echoRequest(i, to.Is6()), 0, sockaddr(to))
+		select {
+		case <-answered:
+			return nil
+		case <-tick.C:
+		}
+	}
+	return fmt.Errorf("%v does not answer", to)
 }
 
 func sockaddr(a netip.Addr) unix.Sockaddr {
