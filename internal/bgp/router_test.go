@@ -459,6 +459,35 @@ func TestTwoThatRestartDoNotWaitForEachOther(t *testing.T) {
 	}
 }
 
+func TestSecondConnection(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		option   string
+		after    time.Duration
+		accepted bool
+	}{
+		"the peer has restarted unnoticed": {"", 10 * time.Second, true},
+		"left over from a collision":       {"", time.Second, false},
+		"without graceful restart":         {" norestart", time.Minute, false},
+	} {
+		l := newLab(t)
+		a := l.router("10.0.0.1", config(64512, "", "10.0.0.2 64512"+tt.option))
+		b := l.router("10.0.0.2", config(64512, "10.65.2.0/26", "10.0.0.1 64512"))
+		for a.state("10.0.0.2").State != Established {
+			l.run(100 * time.Millisecond)
+		}
+		l.run(tt.after)
+		_, err := a.Accept(l.now, b.addr, a.addr)
+		if (err == nil) != tt.accepted {
+			t.Errorf("%s: %v", name, err)
+		}
+		a.want(t, "10.65.2.0/26 via 10.0.0.2 ibgp")
+		if got := a.state("10.0.0.2").Stale; (got == 1) != tt.accepted {
+			t.Errorf("%s: %d stale routes", name, got)
+		}
+	}
+}
+
 func TestHoldTimer(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)

@@ -219,10 +219,11 @@ func (s *Session) accept(now time.Time, local netip.Addr) (ConnID, error) {
 		return 0, fmt.Errorf("not before %v", s.idle.Sub(now).Round(time.Second))
 	}
 	if c := s.established(); c != nil {
-		if s.keeps(c) == 0 {
+		if s.keeps(c) == 0 || now.Sub(s.since) < connectRetry {
 			return 0, errors.New("there is a session already")
 		}
-		// RFC 4724 §5: the peer has restarted, and its old connection is gone.
+		// RFC 4724 §5: the peer has restarted, and its old connection is gone. A
+		// session this young has rather met the loser of a collision, late.
 		s.lost(now, c, errors.New(peerReconnect))
 		s.drop(c)
 	}

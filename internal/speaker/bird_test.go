@@ -3,9 +3,12 @@ package speaker_test
 import (
 	"bufio"
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -54,6 +57,10 @@ func beSpeaker() {
 				fmt.Printf("status %s %v in=%d out=%d stale=%d err=%q\n", p.Addr, p.State, p.Received, p.Advertised, p.Stale, p.Err)
 			}
 			fmt.Println("status end")
+			continue
+		}
+		if in.Text() == "stop" {
+			s.Stop()
 			continue
 		}
 		c, err := parseConfig(in.Text())
@@ -461,4 +468,57 @@ func TestRemovedPeerIsTold(t *testing.T) {
 	b.has("show route", "!10.65.0.0/26")
 	b.has("show protocols all w4", "Received: Peer de-configured")
 	o.wants()
+}
+
+func TestLeavingForGood(t *testing.T) {
+	t.Parallel()
+	us, them := pair(t)
+	b := startBird(t, them, fmt.Sprintf(birdPeers, "graceful restart on;"))
+	o := startOurs(t, us, "asn=64512 id=10.9.0.1 net=10.65.0.0/26 peer=10.9.0.2,65001")
+	b.has("show route", "10.65.0.0/26")
+	o.send("stop")
+	b.has("show route", "!10.65.0.0/26")
+	b.has("show protocols all w4", "Received: Administrative shutdown")
+}
+
+func TestPortTakenAndStrangers(t *testing.T) {
+	t.Parallel()
+	us, them := pair(t)
+	var taken net.Listener
+	us.MustDo(func() (err error) { taken, err = net.Listen("tcp4", "0.0.0.0:179"); return err })
+	startBird(t, them, fmt.Sprintf(birdPeers, "passive;"))
+	o := startOurs(t, us, "asn=64512 id=10.9.0.1 peer=10.9.0.2,65001 peer=10.9.0.77,65001")
+	o.wants("192.0.2.0/24 via [10.9.0.2]", "198.51.100.0/24 via [10.9.0.2]") // we could dial
+	if err := taken.Close(); err != nil {
+		t.Fatal(err)
+	}
+	// Once the port is free it is listened on; a stranger is shown the door at once.
+	var c net.Conn
+	until(t, "listener", func() bool {
+		return us.Do(func() (err error) { c, err = net.Dial("tcp", "127.0.0.1:179"); return err }) == nil
+	})
+	_ = c.SetReadDeadline(time.Now().Add(20 * time.Second))
+	if n, err := c.Read(make([]byte, 1)); n != 0 || err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("a stranger got %d bytes, %v", n, err)
+	}
+	if s := o.status(); !strings.Contains(s, "status 10.9.0.77 ") || strings.Contains(s, "10.9.0.77 Established") {
+		t.Errorf("status: %s", s)
+	}
+}
+
+// No way of printing a configuration shows a password.
+func TestSecretsStaySecret(t *testing.T) {
+	t.Parallel()
+	p := bgp.Peer{Password: "hunter2"}
+	var log strings.Builder
+	slog.New(slog.NewJSONHandler(&log, nil)).Info("x", "peer", p, "key", p.Password)
+	slog.New(slog.NewTextHandler(&log, nil)).Info("x", "peer", p, "key", p.Password)
+	text, err := json.Marshal(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := log.String() + string(text) + fmt.Sprintf("%v %+v %#v %s %q", p, p, p, p.Password, p.Password)
+	if strings.Contains(all, "hunter2") {
+		t.Errorf("the password is in: %s", all)
+	}
 }

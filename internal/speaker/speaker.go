@@ -249,6 +249,10 @@ func (s *Speaker) accepted(nc net.Conn) {
 
 // start begins to read and write a connection. s.mu is held.
 func (s *Speaker) start(id bgp.ConnID, nc net.Conn) {
+	if s.ctx.Err() != nil { // Run ends, and has closed what there was
+		_ = nc.Close()
+		return
+	}
 	c := s.conns[id]
 	if c == nil {
 		c = newConn(id)
