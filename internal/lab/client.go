@@ -41,7 +41,7 @@ func HoldCommand() []string { return []string{"lab", "hold"} }
 
 // Up makes a lab and returns when every node serves and every pod is attached. On
 // an error, and when ctx ends first, nothing is left. With lease the lab ends with
-// this process, or with Close. Progress may be nil.
+// Close, which must be called, or with this process. Progress may be nil.
 func Up(ctx context.Context, s Spec, lease bool, progress func(step string)) (*Lab, error) {
 	for what, path := range map[string]string{"weft": s.Executable, "the CNI executable": s.CNI} {
 		if err := unix.Access(path, unix.X_OK); err != nil {

@@ -169,3 +169,12 @@ func onThread(f func() error) error {
 	}()
 	return <-done
 }
+
+// RealRoot reports whether the test runs as root of the machine, rather than as
+// an ordinary user or as root of a user namespace that such a one made.
+func RealRoot() bool {
+	ids, err := os.ReadFile("/proc/self/uid_map")
+	var inside, outside, count uint64
+	_, scanErr := fmt.Sscan(string(ids), &inside, &outside, &count)
+	return os.Geteuid() == 0 && err == nil && scanErr == nil && outside == 0 && count > 1
+}
