@@ -144,32 +144,41 @@ func ParseOpen(body []byte) (Open, error) {
 	if o.ID.IsUnspecified() {
 		return bad(OpenBadID)
 	}
-	params, long := body[10:], false
-	if int(body[9]) == 255 && len(params) >= 3 && params[0] == 255 { // RFC 9072
-		if int(binary.BigEndian.Uint16(params[1:])) != len(params)-3 {
-			return bad(0)
-		}
-		params, long = params[3:], true
-	} else if int(body[9]) != len(params) {
-		return bad(0)
-	}
-	for len(params) > 0 {
-		kind, value, rest, ok := tlv(params, long)
-		if !ok {
-			return bad(0)
-		}
-		if kind != 2 {
-			return bad(4)
-		}
-		if !o.parse(value, &o.ASN) {
-			return bad(0)
-		}
-		params = rest
+	if sub, ok := o.parameters(body[9], body[10:]); !ok {
+		return bad(sub)
 	}
 	if o.ASN == 0 {
 		return bad(OpenBadAS)
 	}
 	return o, nil
+}
+
+// parameters reads the optional parameters, of which capabilities are the only
+// kind; n is the length that the message gives. It returns the subcode if not ok.
+func (o *Open) parameters(n byte, params []byte) (sub uint8, ok bool) {
+	long := n == 255 && len(params) >= 3 && params[0] == 255 // RFC 9072
+	if long {
+		if int(binary.BigEndian.Uint16(params[1:])) != len(params)-3 {
+			return 0, false
+		}
+		params = params[3:]
+	} else if int(n) != len(params) {
+		return 0, false
+	}
+	for len(params) > 0 {
+		kind, value, rest, ok := tlv(params, long)
+		if !ok {
+			return 0, false
+		}
+		if kind != 2 {
+			return 4, false
+		}
+		if !o.parse(value, &o.ASN) {
+			return 0, false
+		}
+		params = rest
+	}
+	return 0, true
 }
 
 // tlv splits one type, length (one byte, or two if long) and value off b.
