@@ -123,10 +123,7 @@ func releaseAll(b *testing.B, a *allocator.Allocator, names []string) {
 
 func podRequest(name string) allocator.Request {
 	r := allocator.Request{Request: ipam.Request{
-		Use: model.UseWorkload,
-		Holder: model.Attribute{Handle: "net." + name, Secondary: map[string]string{
-			"node": "node-a", "namespace": "default", "pod": name, "timestamp": time.Now().String(),
-		}},
+		Use: model.UseWorkload, Holder: ipam.PodHolder("net."+name, "node-a", "default", name, time.Now()),
 		V4: ipam.Family{Count: 1},
 	}}
 	r.Extra = func(addrs []ipam.Assigned) ([]store.Op, error) {

@@ -89,7 +89,8 @@ type Allocator struct {
 	mu       sync.Mutex
 	feed     model.World // pools, reservations, configuration and nodes as Step tells them
 	snapshot model.World // one in progress, else nil
-	fed      bool        // feed is complete
+	badPools map[model.Key]bool
+	fed      bool // feed is complete
 }
 
 // New makes an allocator for a node. Without a node (the empty name) it can

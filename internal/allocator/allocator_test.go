@@ -17,6 +17,7 @@ import (
 	"github.com/weft-net/weft/internal/ipam"
 	"github.com/weft-net/weft/internal/model"
 	"github.com/weft-net/weft/internal/store"
+	"github.com/weft-net/weft/internal/store/kv"
 	"github.com/weft-net/weft/internal/store/mem"
 )
 
@@ -449,5 +450,38 @@ func TestUnreadableBlock(t *testing.T) {
 	res, err := start(t, s, "node-a", noon).Assign(t.Context(), want("h", "4"))
 	if err != nil || res.Addrs[0].Addr.String() != "10.10.0.176" {
 		t.Errorf("got %v, %v, want the first address of the next block", res, err)
+	}
+}
+
+// TestBadPool: while a pool can't be read, no block is given up for lack of a
+// pool; when it is gone, an empty block is.
+func TestBadPool(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		pool []byte // as stored; nil: deleted
+		want int    // blocks that are left
+	}{
+		"unreadable": {pool: []byte(`{"kind":"IPPool","apiVersion":"projectcalico.org/v3","metadata":{"name":"pool-a"},"spec":{"cidr":"nonsense"}}`), want: 1},
+		"deleted":    {want: 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newStore(t)
+			a := start(t, s, "node-a", noon)
+			if _, err := a.Assign(t.Context(), want("h", "4")); err != nil {
+				t.Fatal(err)
+			}
+			key := "/calico/resources/v3/projectcalico.org/ippools/pool-a"
+			if out, err := s.DB.Txn(t.Context(), []kv.Write{{Key: key, Value: tt.pool, Expect: kv.Present}}); err != nil || out.Refused != nil {
+				t.Fatal(out, err)
+			}
+			if _, err := a.Release(t.Context(), "h"); err != nil {
+				t.Fatal(err)
+			}
+			objects, err := s.List(t.Context(), model.KindIPAMBlock, "")
+			if err != nil || len(objects) != tt.want {
+				t.Errorf("%d blocks are left, %v, want %d", len(objects), err, tt.want)
+			}
+		})
 	}
 }

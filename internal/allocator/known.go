@@ -117,8 +117,9 @@ func (k *known) unusable(key model.Key) error {
 // readAll learns every block and affinity. Handles are not listed, there are
 // too many; those that are known stay.
 func (k *known) readAll(ctx context.Context, st store.Store, node string) error {
-	handles, objects := k.view.Handles, k.objects
+	handles, objects, old := k.view.Handles, k.objects, k.view
 	k.forget()
+	k.view.Name, k.view.Now = old.Name, old.Now
 	for id, h := range handles {
 		k.view.Handles[id], k.objects[h.Key()] = h, objects[h.Key()]
 	}

@@ -114,20 +114,17 @@ func (r *round) readSettings(ctx context.Context) error {
 
 func (r *round) apply(s *settings) {
 	v := &r.known.view
-	v.Node, v.Config, v.Pools, v.Reserved = s.node, s.config, s.pools, s.reserved
+	v.Node, v.Config, v.Pools, v.BadPools, v.Reserved = s.node, s.config, s.pools, s.badPools, s.reserved
 }
 
 // refresh reads everything that decisions depend on.
 func (r *round) refresh(ctx context.Context) error {
-	if err := r.readSettings(ctx); err != nil {
-		return err
-	}
-	old := r.known.view
 	if err := r.known.readAll(ctx, r.store, r.node); err != nil {
 		return err
 	}
-	v := &r.known.view
-	v.Name, v.Now, v.Node, v.Config, v.Pools, v.Reserved = old.Name, old.Now, old.Node, old.Config, old.Pools, old.Reserved
+	if err := r.readSettings(ctx); err != nil {
+		return err
+	}
 	r.fresh = true
 	return nil
 }

@@ -54,13 +54,7 @@ func TestCrowd(t *testing.T) {
 
 // etcdServer runs an etcd of the test's own and gives connections to it.
 func etcdServer(t *testing.T) func() store.Store {
-	dir := t.TempDir()
-	url := "unix://" + filepath.Join(dir, "s")
-	s, err := server.Start(t.Context(), server.Config{Dir: filepath.Join(dir, "data"), ClientURLs: []string{url}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(s.Stop)
+	url := startEtcd(t, t.TempDir())
 	return func() store.Store {
 		c, err := etcd.Open(context.Background(), etcd.Config{Endpoints: []string{url}})
 		if err != nil {
@@ -69,6 +63,17 @@ func etcdServer(t *testing.T) func() store.Store {
 		t.Cleanup(func() { _ = c.Close() })
 		return c
 	}
+}
+
+// startEtcd runs a server until the test ends.
+func startEtcd(t *testing.T, dir string) (url string) {
+	url = "unix://" + filepath.Join(dir, "s")
+	s, err := server.Start(t.Context(), server.Config{Dir: filepath.Join(dir, "data"), ClientURLs: []string{url}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Stop)
+	return url
 }
 
 // errLost is what becomes of a request or an answer on its way.

@@ -16,6 +16,7 @@ type settings struct {
 	config   model.IPAMConfig
 	pools    []model.Pool
 	reserved []netip.Prefix
+	badPools bool // there are pools that can't be read
 }
 
 // Step tells the allocator about pools, reservations, configuration and nodes;
@@ -23,6 +24,7 @@ type settings struct {
 // no more from the datastore, except before it refuses a request.
 func (a *Allocator) Step(b model.Batch) {
 	mine := model.Batch{Reset: b.Reset, Synced: b.Synced, Invalids: b.Invalids, Deletes: b.Deletes}
+	a.noteBadPools(b)
 	for _, v := range b.Puts {
 		if isSetting(v, a.node) {
 			mine.Puts = append(mine.Puts, v)
@@ -44,6 +46,26 @@ func (a *Allocator) Step(b model.Batch) {
 	}
 }
 
+// noteBadPools keeps track of the pools that can't be read.
+func (a *Allocator) noteBadPools(b model.Batch) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if b.Reset || a.badPools == nil {
+		a.badPools = map[model.Key]bool{}
+	}
+	for _, v := range b.Puts {
+		delete(a.badPools, v.Key())
+	}
+	for _, key := range b.Deletes {
+		delete(a.badPools, key)
+	}
+	for _, in := range b.Invalids {
+		if in.Key.Kind == model.KindIPPool {
+			a.badPools[in.Key] = true
+		}
+	}
+}
+
 func isSetting(v model.Value, node string) bool {
 	switch v := v.(type) {
 	case model.Pool, model.Reservation, model.IPAMConfig:
@@ -62,6 +84,7 @@ func (a *Allocator) settings() *settings {
 		return nil
 	}
 	s := &settings{config: model.DefaultIPAMConfig()}
+	s.badPools = len(a.badPools) > 0
 	for _, v := range a.feed {
 		s.add(v)
 	}
@@ -90,11 +113,15 @@ func readSettings(ctx context.Context, st store.Store, node string) (*settings, 
 		if err != nil && objects == nil {
 			return nil, err
 		}
+		bad := err != nil
 		for _, o := range objects {
-			if v, err := model.Parse(o.Object); err == nil {
+			v, err := model.Parse(o.Object)
+			if err == nil {
 				s.add(v)
 			}
+			bad = bad || err != nil
 		}
+		s.badPools = s.badPools || bad && kind == model.KindIPPool
 	}
 	keys := []model.Key{model.IPAMConfig{}.Key()}
 	if node != "" {

@@ -99,8 +99,11 @@ func (d *draft) useless(b model.Block) bool {
 			in = append(in, p)
 		}
 	}
-	if b.Owner == (model.Affinity{}) || len(in) == 0 {
+	if b.Owner == (model.Affinity{}) {
 		return true
+	}
+	if len(in) == 0 {
+		return !d.BadPools
 	}
 	mine := b.Owner == d.owner() && d.Node != nil
 	return mine && !slices.ContainsFunc(in, d.selects)

@@ -19,6 +19,7 @@ type View struct {
 	Node     *model.Node // nil: not in the datastore
 	Config   model.IPAMConfig
 	Pools    []model.Pool // all, in any order
+	BadPools bool         // there are pools beside Pools that can't be read: no block counts as out of all pools
 	Reserved []netip.Prefix
 	Now      time.Time
 	// Blocks are the known blocks: all of the node's own at least. One that
@@ -58,6 +59,14 @@ var ErrNoNode = errors.New("the node is not in the datastore")
 type Family struct {
 	Count int      // addresses wanted; usually 0 or 1
 	Pools []string // names or CIDRs of the pools to use, whatever they select; none: any suitable
+}
+
+// PodHolder describes a pod that holds addresses, as Calico does; at is when it
+// got them.
+func PodHolder(handle, node, namespace, pod string, at time.Time) model.Attribute {
+	return model.Attribute{Handle: handle, Secondary: map[string]string{
+		"namespace": namespace, "node": node, "pod": pod, "timestamp": at.UTC().String(),
+	}}
 }
 
 // Request asks for addresses for a holder.
