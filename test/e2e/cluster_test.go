@@ -365,7 +365,7 @@ func (s *shell) try(command string) (string, int) {
 			if err != nil {
 				s.p.t.Fatal(err)
 			}
-			return strings.TrimSuffix(out.String(), "\n"), n
+			return strings.TrimRight(out.String(), "\n"), n
 		}
 		out.WriteString(line + "\n")
 	}
