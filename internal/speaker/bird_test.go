@@ -405,6 +405,23 @@ protocol bgp w4 { local 10.9.0.2 as 64512; neighbor 10.9.0.1 as 64512; connect d
 	b.has("show route all", "10.65.0.0/26", "fd65::/122", "BGP.local_pref: 100", "BGP.next_hop: fd09::1")
 }
 
+// Calico's peers have additional paths on; both are taken, as one route.
+func TestBirdAdditionalPaths(t *testing.T) {
+	t.Parallel()
+	us, them := pair(t)
+	startBird(t, them, `
+router id 10.9.0.2;
+protocol static a { ipv4; route 192.0.2.0/24 via 10.9.0.66; }
+protocol static b { ipv4; route 192.0.2.0/24 via 10.9.0.77; }
+protocol bgp w4 { local 10.9.0.2 as 64512; neighbor 10.9.0.1 as 64512; connect delay time 1;
+  ipv4 { import all; export all; add paths on; next hop keep; }; }`)
+	o := startOurs(t, us, "asn=64512 id=10.9.0.1 peer=10.9.0.2,64512")
+	o.wants("192.0.2.0/24 via [10.9.0.66 10.9.0.77]")
+	if s := o.status(); !strings.Contains(s, "in=2") {
+		t.Errorf("status: %s", s)
+	}
+}
+
 func TestBirdKeepsOurRoutesWhileWeRestart(t *testing.T) {
 	t.Parallel()
 	us, them := pair(t)

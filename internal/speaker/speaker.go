@@ -35,7 +35,7 @@ import (
 
 const (
 	batchLimit  = 4096            // routes in a LearnedBatch
-	readBytes   = 64 << 10        // per read
+	readBytes   = 16 << 10        // per read; each session has such a buffer
 	listenRetry = 5 * time.Second // while a port cannot be listened on
 )
 
