@@ -10,46 +10,6 @@ import (
 	"github.com/weft-net/weft/internal/testenv"
 )
 
-// TestRestartDropsNothing kills the agents at both ends of a conversation,
-// and starts them again, while a datagram a millisecond goes to and fro.
-func TestRestartDropsNothing(t *testing.T) {
-	// Not parallel: it counts packets, and a machine that is short of time loses some
-	// of its own.
-	c := newCluster(t)
-	c.must("lab", "up", "-f", c.file(`
-nodes: [{name: a}, {name: b}]
-pods: [{name: p, node: a}, {name: q, node: b}]
-`))
-	routes := func(node string) string { return c.must("lab", "exec", node, "--", "ip", "route") }
-	c.await("BGP carries the routes", 15*time.Second, func() bool {
-		return strings.Contains(routes("a"), "via 10.99.1.12 dev eth0 proto bird") && strings.Contains(routes("b"), "via 10.99.1.11 dev eth0 proto bird")
-	})
-	before := routes("a")
-	train := c.startTraffic("pod/default/p", "pod/default/q")
-	time.Sleep(200 * time.Millisecond) // of traffic before
-	for _, node := range []string{"a", "b"} {
-		c.must("lab", "stop", "--kill", node)
-		time.Sleep(300 * time.Millisecond) // of traffic without an agent
-		c.must("lab", "start", node)
-	}
-	established := func(node, peer string) bool {
-		out, _ := c.weft("lab", "exec", node, "--", bin+"/weft", "node", "status")
-		return strings.Contains(out, peer) && strings.Contains(out, "Established")
-	}
-	c.await("the session is back", 30*time.Second, func() bool {
-		return established("a", "10.99.1.12") && established("b", "10.99.1.11")
-	})
-	time.Sleep(500 * time.Millisecond) // of traffic after
-	sent, lost := train.end()
-	t.Logf("%d datagrams, %d lost", sent, lost)
-	if sent < 1000 || lost != 0 {
-		t.Errorf("of %d datagrams %d were lost, want none of at least 1000", sent, lost)
-	}
-	if after := routes("a"); after != before {
-		t.Errorf("the restart changed the routes:\nbefore:\n%s\nafter:\n%s", before, after)
-	}
-}
-
 // TestNodeDeathWithdraws: a router outside of the cluster keeps the routes of a
 // node whose agent died for the time of graceful restart, and no longer.
 func TestNodeDeathWithdraws(t *testing.T) {
@@ -85,29 +45,6 @@ resources:
 	}
 	c.must("lab", "start", "a")
 	c.await("the routes of a are back", 20*time.Second, has("10.99.1.11"))
-}
-
-// TestRouteHealed deletes and changes routes behind the agent's back.
-func TestRouteHealed(t *testing.T) {
-	t.Parallel()
-	c := newCluster(t)
-	c.must("lab", "up", "-f", c.file(`
-nodes: [{name: a}, {name: b}]
-pods: [{name: p, node: a}, {name: q, node: b}]
-`))
-	lines := func() string { return c.must("lab", "exec", "a", "--", "ip", "route") }
-	c.await("BGP carries the routes", 15*time.Second, func() bool { return strings.Contains(lines(), "via 10.99.1.12 dev eth0 proto bird") })
-	want := lines()
-	for _, flush := range []string{"ip route flush proto bird", "ip route flush scope link proto boot", "ip route flush type blackhole"} {
-		c.must("lab", "exec", "a", "--", "sh", "-c", flush)
-		c.await("healed after: "+flush, time.Second, func() bool { return lines() == want })
-	}
-	c.must("lab", "exec", "a", "--", "ip", "route", "add", "198.51.100.0/24", "via", "10.99.1.1", "proto", "static")
-	c.must("lab", "stop", "a")
-	c.must("lab", "start", "a")
-	c.await("the foreign route stays", 5*time.Second, func() bool {
-		return strings.Contains(lines(), "198.51.100.0/24 via 10.99.1.1 dev eth0 proto static")
-	})
 }
 
 // TestAgentStartsNoProgram runs an agent under strace while it starts, serves a

@@ -6,20 +6,18 @@
 package e2e_test
 
 import (
-	"bytes"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/weft-net/weft/internal/lab"
 	"github.com/weft-net/weft/internal/testenv"
@@ -29,18 +27,11 @@ import (
 var bin string
 
 // TestMain builds the executables as `make build` does. The test binary is also
-// the traffic generator that runs inside pods.
+// what runs inside of labs, such as trains of pings.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 2 && os.Args[1] == "helper" {
 		if err := helper(os.Args[2:]); err != nil {
 			fmt.Fprintln(os.Stderr, "helper:", err)
-			os.Exit(1)
-		}
-		return
-	}
-	if len(os.Args) > 2 && os.Args[1] == "train" {
-		if err := train(os.Args[2:]); err != nil {
-			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
 		return
@@ -77,6 +68,8 @@ type cluster struct {
 	now    lab.Status // as it was when it was last read
 	mu     sync.Mutex
 	shells map[string]*shell // by target
+	client *clientv3.Client  // nil until it is asked for
+	envs   map[string]string // of agents, by node
 }
 
 // newCluster takes down, when the test ends, whatever is up.
@@ -183,140 +176,4 @@ func (c *cluster) await(what string, within time.Duration, so func() bool) {
 			c.t.Fatalf("not within %v: %s", within, what)
 		}
 	}
-}
-
-// train is the traffic generator. "train echo PORT" answers every datagram;
-// "train send ADDRESS:PORT" sends one every millisecond until its standard input
-// ends, then prints how many it sent and how many came back.
-func train(args []string) error {
-	switch args[0] {
-	case "echo":
-		conn, err := net.ListenPacket("udp", ":"+args[1])
-		if err != nil {
-			return err
-		}
-		_ = conn.(*net.UDPConn).SetReadBuffer(1 << 20)
-		fmt.Println("ready")
-		buf := make([]byte, 64)
-		for {
-			n, from, err := conn.ReadFrom(buf)
-			if err != nil {
-				return err
-			}
-			_, _ = conn.WriteTo(buf[:n], from)
-		}
-	case "send":
-		conn, err := net.Dial("udp", args[1])
-		if err != nil {
-			return err
-		}
-		defer conn.Close()
-		_ = conn.(*net.UDPConn).SetReadBuffer(1 << 20) // a busy machine reads late
-		return send(conn)
-	}
-	return fmt.Errorf("train: %q: must be echo or send", args[0])
-}
-
-func send(conn net.Conn) error {
-	ended := make(chan struct{})
-	go func() {
-		_, _ = os.Stdin.Read(make([]byte, 1))
-		close(ended)
-	}()
-	back := make(chan int)
-	go func() {
-		seen := map[uint64]bool{}
-		buf := make([]byte, 64)
-		for {
-			n, err := conn.Read(buf)
-			if errors.Is(err, os.ErrDeadlineExceeded) {
-				break
-			}
-			if err == nil && n == 8 {
-				seen[binary.BigEndian.Uint64(buf)] = true
-			}
-		}
-		back <- len(seen)
-	}()
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	sent, refused := uint64(0), 0
-	for running := true; running; {
-		select {
-		case <-ended:
-			running = false
-		case <-tick.C:
-			sent++
-			if _, err := conn.Write(binary.BigEndian.AppendUint64(nil, sent)); err != nil {
-				refused++
-			}
-		}
-	}
-	_ = conn.SetReadDeadline(time.Now().Add(time.Second)) // for the last ones
-	fmt.Println(sent, <-back, refused)
-	return nil
-}
-
-// traffic is a train that runs from one pod to another.
-type traffic struct {
-	t    testing.TB
-	echo *exec.Cmd
-	send *exec.Cmd
-	out  bytes.Buffer
-	stop func() error
-}
-
-// startTraffic sends a datagram every millisecond, each of which is answered.
-func (c *cluster) startTraffic(from, to string) *traffic {
-	c.t.Helper()
-	self, err := os.Executable()
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	var addr string
-	for _, p := range c.status().Pods {
-		if "pod/"+p.Namespace+"/"+p.Name == to {
-			addr = p.Addresses[0].String()
-		}
-	}
-	const port = 9000
-	tr := &traffic{t: c.t}
-	tr.echo = c.command("lab", "exec", to, "--", self, "train", "echo", strconv.Itoa(port))
-	ready, err := tr.echo.StdoutPipe()
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	if err := tr.echo.Start(); err != nil {
-		c.t.Fatal(err)
-	}
-	c.t.Cleanup(func() { _ = tr.echo.Process.Kill(); _ = tr.echo.Wait() })
-	if _, err := ready.Read(make([]byte, 16)); err != nil {
-		c.t.Fatalf("the echo in %s does not start: %v", to, err)
-	}
-	tr.send = c.command("lab", "exec", from, "--", self, "train", "send", net.JoinHostPort(addr, strconv.Itoa(port)))
-	tr.send.Stdout, tr.send.Stderr = &tr.out, &tr.out
-	in, err := tr.send.StdinPipe()
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	tr.stop = in.Close
-	if err := tr.send.Start(); err != nil {
-		c.t.Fatal(err)
-	}
-	return tr
-}
-
-// end stops the train and returns how many datagrams went out and how many did
-// not come back.
-func (tr *traffic) end() (sent, lost int) {
-	tr.t.Helper()
-	_ = tr.stop()
-	if err := tr.send.Wait(); err != nil {
-		tr.t.Fatalf("train: %v: %s", err, tr.out.String())
-	}
-	var back, refused int
-	if _, err := fmt.Sscan(tr.out.String(), &sent, &back, &refused); err != nil {
-		tr.t.Fatalf("train: %q: %v", tr.out.String(), err)
-	}
-	return sent, sent - back
 }
