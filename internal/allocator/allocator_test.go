@@ -219,6 +219,29 @@ func TestExtraFailsAlone(t *testing.T) {
 	})
 }
 
+// TestBadHandle: a handle that can't be stored is the fault of its request alone.
+func TestBadHandle(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &counting{Store: newStore(t), gate: make(chan struct{})}
+		a := start(t, s, "node-a", time.Now)
+		handles := []string{"h1", "h2", "no/key", "", "h3"}
+		errs := make([]error, len(handles))
+		var done sync.WaitGroup
+		for i, h := range handles {
+			done.Go(func() { _, errs[i] = a.Assign(t.Context(), want(h, "4")) })
+		}
+		synctest.Wait()
+		close(s.gate)
+		done.Wait()
+		for i, h := range handles {
+			if ok := strings.HasPrefix(h, "h"); ok != (errs[i] == nil) {
+				t.Errorf("handle %q: %v", h, errs[i])
+			}
+		}
+	})
+}
+
 // TestCallerGone: a request that was not begun when its caller left is never
 // carried out; one that was is answered.
 func TestCallerGone(t *testing.T) {
@@ -450,6 +473,16 @@ func TestUnreadableBlock(t *testing.T) {
 	res, err := start(t, s, "node-a", noon).Assign(t.Context(), want("h", "4"))
 	if err != nil || res.Addrs[0].Addr.String() != "10.10.0.176" {
 		t.Errorf("got %v, %v, want the first address of the next block", res, err)
+	}
+	inside := netip.MustParseAddr("10.10.0.161")
+	byName := want("h2", "")
+	byName.Addrs = []netip.Addr{inside}
+	_, assign := start(t, s, "node-a", noon).Assign(t.Context(), byName)
+	release := start(t, s, "node-a", noon).ReleaseAddr(t.Context(), inside, ipam.Check{})
+	for _, err := range []error{assign, release} {
+		if !errors.Is(err, ipam.ErrUnusable) {
+			t.Errorf("an address of it: %v", err)
+		}
 	}
 }
 

@@ -220,8 +220,12 @@ func (r *round) repair(ctx context.Context, p *plan, n int, err error) error {
 		r.fail(c, err)
 		return nil
 	}
-	if !refused {
-		return err
+	if refused {
+		return r.read(ctx, at.Key)
 	}
-	return r.read(ctx, at.Key)
+	if c := p.callOf(at.Key); c != nil {
+		r.fail(c, err) // its handle can't be a key
+		return nil
+	}
+	return err
 }

@@ -174,6 +174,16 @@ func (p *plan) settle(ops []store.Op, keys []model.Key, written []store.Object) 
 	}
 }
 
+// callOf is the call that writes the handle with that key, nil if there is none.
+func (p *plan) callOf(key model.Key) *call {
+	for _, c := range p.calls {
+		if slices.ContainsFunc(c.change.Handles, func(h model.Handle) bool { return h.Key() == key }) {
+			return c.call
+		}
+	}
+	return nil
+}
+
 // extraOf is the call that has an extra operation on key, and the operation.
 func (p *plan) extraOf(key model.Key) (*call, store.Op) {
 	for _, c := range p.calls {

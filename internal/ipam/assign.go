@@ -29,6 +29,8 @@ var (
 	ErrForeign = errors.New("strictAffinity forbids addresses of other nodes' blocks")
 	// ErrBlockLimit says that the node may have no more blocks.
 	ErrBlockLimit = errors.New("the node has as many blocks as maxBlocksPerHost allows")
+	// ErrUnusable says that a block can't be read or is being deleted.
+	ErrUnusable = errors.New("the block can't be read or is being deleted")
 	// ErrNoAutoAllocate says that the node may not claim blocks by itself.
 	ErrNoAutoAllocate = errors.New("the node may not claim a block: autoAllocateBlocks is false")
 )
@@ -38,7 +40,7 @@ var (
 // is neither known nor known to be missing is taken as new, for the datastore
 // refuses to create one that exists. Errors: *NeedError, *ExhaustedError,
 // ErrNoNode, ErrTaken, ErrNoPool, ErrForeign, ErrBlockLimit, ErrNoAutoAllocate,
-// or that a named pool can't be used.
+// ErrUnusable, or that a named pool can't be used.
 func (v *View) Assign(r Request) (Change, error) {
 	c, err := v.assign(r)
 	var need *NeedError
@@ -315,7 +317,7 @@ func (d *draft) assignAt(a netip.Addr, r Request) error {
 		b, _ = d.block(cidr)
 	}
 	if b.Deleted {
-		return fmt.Errorf("ipam: assign %v: block %v is being deleted or can't be read", a, cidr)
+		return fmt.Errorf("ipam: assign %v: block %v: %w", a, cidr, ErrUnusable)
 	}
 	if b.Owner != d.owner() && d.Config.StrictAffinity {
 		return fmt.Errorf("ipam: assign %v: block %v belongs to %s: %w", a, cidr, ownerName(b), ErrForeign)

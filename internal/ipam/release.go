@@ -38,7 +38,7 @@ func (v *View) Release(handle string) (Change, error) {
 }
 
 // ReleaseAddr frees one address, if check holds. Errors: *NeedError,
-// ErrNotAssigned, ErrChanged.
+// ErrNotAssigned, ErrChanged, ErrUnusable.
 func (v *View) ReleaseAddr(a netip.Addr, check Check) (Change, error) {
 	d := v.draft()
 	b, ok := d.blockOf(a)
@@ -47,6 +47,9 @@ func (v *View) ReleaseAddr(a netip.Addr, check Check) (Change, error) {
 	}
 	if !ok {
 		return Change{}, fmt.Errorf("ipam: release %v: %w", a, ErrNotAssigned)
+	}
+	if len(b.Allocations) == 0 {
+		return Change{}, fmt.Errorf("ipam: release %v: block %v: %w", a, b.CIDR, ErrUnusable)
 	}
 	after, holder, err := ReleaseAt(b, a, check, v.Config.Cooldown, v.Now)
 	if err != nil {
@@ -141,8 +144,8 @@ func (v *View) Tidy(affinities []model.BlockAffinity) Change {
 
 // GiveUp takes the block cidr from its owner: an empty one is deleted, another
 // stays without an owner until its last address is released. It is what
-// deleting a pool or a node asks for. No such block is no error. The error is a
-// *NeedError.
+// deleting a pool or a node asks for. No such block is no error. Errors:
+// *NeedError, ErrUnusable.
 func (v *View) GiveUp(cidr netip.Prefix) (Change, error) {
 	d := v.draft()
 	if err := d.need(cidr); err != nil {
@@ -151,6 +154,9 @@ func (v *View) GiveUp(cidr netip.Prefix) (Change, error) {
 	b, ok := d.block(cidr)
 	if !ok {
 		return Change{}, nil
+	}
+	if len(b.Allocations) == 0 {
+		return Change{}, fmt.Errorf("ipam: give up block %v: %w", cidr, ErrUnusable)
 	}
 	if b.Owner != (model.Affinity{}) {
 		d.unclaim = append(d.unclaim, model.BlockAffinity{Owner: b.Owner, CIDR: cidr})
