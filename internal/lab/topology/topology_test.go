@@ -3,6 +3,7 @@ package topology_test
 import (
 	"fmt"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 
@@ -23,6 +24,27 @@ func TestQuickstart(t *testing.T) {
 	}
 	if got := fmt.Sprint(topo.Nodes[2].Addresses); got != "[10.173.32.13]" {
 		t.Errorf("node-c has %s, want [10.173.32.13]", got)
+	}
+}
+
+// TestDocumented reads the topology that docs/lab.md explains the fields by.
+func TestDocumented(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("../../../docs/lab.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, found := strings.Cut(string(page), "```yaml\n")
+	example, _, closed := strings.Cut(rest, "```")
+	if !found || !closed {
+		t.Fatal("docs/lab.md has no topology")
+	}
+	topo, err := topology.Parse("docs/lab.md", []byte(example))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(topo.Expect) != 4 || len(topo.Routers) != 1 || len(topo.Secrets) != 1 {
+		t.Errorf("it lacks expectations, routers or secrets: %+v", topo)
 	}
 }
 
