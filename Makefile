@@ -31,7 +31,6 @@ demo: setup build ## three nodes and six pods on this machine: their routes, and
 	@bin/weft lab run -f examples/quickstart.yaml
 
 test: setup build cross race ## all tests; root is not needed
-	@$(GO) mod download
 	@$(ROOT) $(GO) test -timeout 14m ./...
 
 race: setup ## the concurrent packages under the race detector
@@ -51,6 +50,7 @@ bench: setup build ## the benchmarks behind docs/performance.md
 
 setup: ## install the Debian packages of build/debian-packages.txt that are missing
 	@build/setup
+	@$(GO) mod download # now: tests may run where there is no network
 
 clean: ## remove what was built
 	@rm -rf bin
