@@ -114,6 +114,7 @@ type agent struct {
 // wire makes the parts of an agent.
 func wire(c Config, node model.Node) (*agent, error) {
 	settings := route.SettingsFor(node, slices.Values([]model.Value(nil)), c.Felix...)
+	run.Tune(settings.Process.GCPercent, settings.Process.MaxProcs, settings.Process.MemoryLimitMB)
 	table, err := fib.New(fib.Options{
 		Prefixes:             settings.InterfacePrefixes,
 		DeviceProtocol:       settings.Form.Proto,
@@ -221,6 +222,9 @@ func (a *agent) drain(ctx context.Context) error {
 		if first {
 			close(a.ready)
 			a.Log.Info("agent is ready", "node", a.node.Name)
+			if err := run.DropStartup(); err != nil {
+				a.Log.Debug("memory of the start stays", "err", err)
+			}
 		}
 		select {
 		case <-time.After(queueInterval):
@@ -286,6 +290,7 @@ func (a *agent) follow(s route.Settings) {
 	if level, err := run.ParseLevel(s.LogSeverity); err == nil && s.LogSeverity != "" {
 		a.Level.Set(level)
 	}
+	run.Tune(s.Process.GCPercent, s.Process.MaxProcs, s.Process.MemoryLimitMB)
 	a.fib.Configure(fib.Options{
 		Prefixes:             s.InterfacePrefixes,
 		DeviceProtocol:       s.Form.Proto,

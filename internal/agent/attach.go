@@ -20,6 +20,10 @@ import (
 	"github.com/weft-net/weft/internal/store"
 )
 
+// delTimeout bounds a DEL, and what undoes an ADD: a datastore that does not
+// answer is an error, and the runtime asks again.
+const delTimeout = 10 * time.Second
+
 // attachments serves the CNI executable.
 type attachments struct {
 	node     string
@@ -195,6 +199,8 @@ func (a *attachments) ensureProfiles(ctx context.Context, names []string) error 
 
 // Del implements [rpc.Agent].
 func (a *attachments) Del(ctx context.Context, r rpc.DelRequest) error {
+	ctx, cancel := context.WithTimeout(ctx, delTimeout)
+	defer cancel()
 	a.mu.Lock()
 	delete(a.added, r.Attachment)
 	a.mu.Unlock()

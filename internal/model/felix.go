@@ -14,9 +14,11 @@ func parseFelixConfig(o *v3.FelixConfiguration) (Value, error) {
 		Name:                o.Name,
 		DeviceRouteProtocol: s.DeviceRouteProtocol,
 		RemoveExternal:      s.RemoveExternalRoutes,
-		RouteSyncDisabled:   s.RouteSyncDisabled,
 		IPv4Priority:        s.IPv4NormalRoutePriority,
 		IPv6Priority:        s.IPv6NormalRoutePriority,
+		GCThreshold:         s.GoGCThreshold,
+		MaxProcs:            s.GoMaxProcs,
+		MemoryLimitMB:       s.GoMemoryLimitMB,
 		LogSeverity:         s.LogSeverityScreen,
 		Unbuilt:             unbuilt(s),
 	}
@@ -56,7 +58,7 @@ func unbuilt(s v3.FelixConfigurationSpec) []string {
 func honoured(field string) bool {
 	switch field {
 	case "nodeSelector", "interfacePrefix", "deviceRouteProtocol", "deviceRouteSourceAddress",
-		"deviceRouteSourceAddressIPv6", "removeExternalRoutes", "routeSyncDisabled",
+		"deviceRouteSourceAddressIPv6", "removeExternalRoutes", "goGCThreshold", "goMaxProcs", "goMemoryLimitMB",
 		"ipv4NormalRoutePriority", "ipv6NormalRoutePriority", "routeRefreshInterval", "logSeverityScreen":
 		return true
 	case "usageReportingEnabled", "usageReportingInitialDelay", "usageReportingInterval":

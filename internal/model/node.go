@@ -127,10 +127,12 @@ type FelixConfig struct {
 	DeviceRouteSource   netip.Addr
 	DeviceRouteSourceV6 netip.Addr
 	RemoveExternal      *bool // nil: true
-	RouteSyncDisabled   *bool
-	IPv4Priority        *int // nil: 0, the classic form; see docs/routes.md
+	IPv4Priority        *int  // nil: 0, the classic form; see docs/routes.md
 	IPv6Priority        *int
 	RouteRefresh        *time.Duration // nil: 90 s; 0: never
+	GCThreshold         *int           // percent of heap growth before a collection; nil: 40
+	MaxProcs            *int           // nil or -1: all
+	MemoryLimitMB       *int           // nil or -1: none
 	LogSeverity         string         // Debug, Info, Warning, Error, Fatal or None; empty: not set
 	Unbuilt             []string
 }

@@ -16,6 +16,7 @@ import (
 const (
 	DefaultInterfacePrefix = "cali"
 	DefaultRouteRefresh    = 90 * time.Second
+	DefaultGCPercent       = 40
 )
 
 // kernelMetric6 is the metric that Linux gives an IPv6 route added with none.
@@ -27,10 +28,18 @@ type Settings struct {
 	Form              Form
 	InterfacePrefixes []string      // at least one; links of workloads begin with one of them
 	RemoveExternal    bool          // routes of others on workload links are removed
-	RouteSyncDisabled bool          // routes are left as they are
 	RouteRefresh      time.Duration // between two full comparisons with the kernel; 0: never
-	LogSeverity       string        // lowest level to log; empty: not set
-	Unbuilt           []string      // fields that are set and have no effect in this version; sorted
+	Process           Process
+	LogSeverity       string   // lowest level to log; empty: not set
+	Unbuilt           []string // fields that are set and have no effect in this version; sorted
+}
+
+// Process is what the settings say about the agent's own process. It is
+// comparable.
+type Process struct {
+	GCPercent     int // growth of the heap before a collection; negative: never
+	MaxProcs      int // processors used at once; negative: all
+	MemoryLimitMB int // soft limit; negative: none
 }
 
 // Form is what the settings say about the look of routes. It is comparable.
@@ -50,6 +59,7 @@ func SettingsFor(node model.Node, values iter.Seq[model.Value], env ...model.Fel
 	s := Settings{
 		InterfacePrefixes: []string{DefaultInterfacePrefix},
 		RemoveExternal:    true, RouteRefresh: DefaultRouteRefresh, Form: Form{Proto: plan.ProtoBoot},
+		Process: Process{GCPercent: DefaultGCPercent, MaxProcs: -1, MemoryLimitMB: -1},
 	}
 	configs = append(slices.Clone(env), configs...)
 	for _, c := range slices.Backward(configs) {
@@ -116,9 +126,6 @@ func (s Settings) under(c model.FelixConfig) Settings {
 	if c.RemoveExternal != nil {
 		s.RemoveExternal = *c.RemoveExternal
 	}
-	if c.RouteSyncDisabled != nil {
-		s.RouteSyncDisabled = *c.RouteSyncDisabled
-	}
 	if c.RouteRefresh != nil {
 		s.RouteRefresh = *c.RouteRefresh
 	}
@@ -131,6 +138,9 @@ func (s Settings) under(c model.FelixConfig) Settings {
 	if c.DeviceRouteSourceV6.IsValid() {
 		s.Form.Src6 = c.DeviceRouteSourceV6
 	}
+	set(&s.Process.GCPercent, c.GCThreshold)
+	set(&s.Process.MaxProcs, c.MaxProcs)
+	set(&s.Process.MemoryLimitMB, c.MemoryLimitMB)
 	set(&s.Form.Proto, c.DeviceRouteProtocol)
 	set(&s.Form.Metric4, c.IPv4Priority)
 	set(&s.Form.Metric6, c.IPv6Priority)
@@ -138,7 +148,7 @@ func (s Settings) under(c model.FelixConfig) Settings {
 	return s
 }
 
-func set[T uint8 | uint32](field *T, v *int) {
+func set[T int | uint8 | uint32](field *T, v *int) {
 	if v != nil {
 		*field = T(*v)
 	}
