@@ -48,7 +48,7 @@ const (
 	// maxAttempts is how often a round is decided anew when others were faster.
 	maxAttempts = 100
 	// roundTimeout bounds a round, so that a datastore that hangs is an error.
-	roundTimeout = 30 * time.Second
+	roundTimeout = 10 * time.Second
 )
 
 // Errors that callers branch on with errors.Is.

@@ -380,3 +380,23 @@ func (s *shell) run(command string) string {
 	}
 	return out
 }
+
+// agentEnv is the environment of a node's agent, as it was started last.
+func (c *cluster) agentEnv(node string) string {
+	c.t.Helper()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.envs == nil {
+		c.envs = map[string]string{}
+	}
+	if text, ok := c.envs[node]; ok {
+		return text
+	}
+	p := c.begin(node, "cat", fmt.Sprintf("/proc/%d/environ", c.node(node).PID))
+	text, err := io.ReadAll(p.out)
+	if err != nil || len(text) == 0 {
+		c.t.Fatalf("environment of %s: %v: %s", node, err, p.err)
+	}
+	c.envs[node] = string(text)
+	return string(text)
+}
