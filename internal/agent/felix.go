@@ -74,7 +74,16 @@ func felixFrom(source, prefix string, given map[string]string) (model.FelixConfi
 			return model.FelixConfig{}, nil, fmt.Errorf("agent: %s%s=%q: %w", prefix, name, text, err)
 		}
 	}
-	parsed, err := model.Parse(&v3.FelixConfiguration{ObjectMeta: metav1.ObjectMeta{Name: "default"}, Spec: spec})
+	object := &v3.FelixConfiguration{ObjectMeta: metav1.ObjectMeta{Name: "default"}, Spec: spec}
+	for _, e := range v3.FieldErrors(v3.Validate(object)) {
+		for name, text := range given {
+			if field, _, _ := strings.Cut(strings.TrimPrefix(e.Field, "spec."), "["); strings.EqualFold(field, name) {
+				return model.FelixConfig{}, nil, fmt.Errorf("agent: %s%s=%q: %s", prefix, name, text, e.Reason)
+			}
+		}
+		return model.FelixConfig{}, nil, fmt.Errorf("agent: settings from %s: %w", source, e)
+	}
+	parsed, err := model.Parse(object)
 	if err != nil {
 		return model.FelixConfig{}, nil, fmt.Errorf("agent: settings from %s: %w", source, err)
 	}
