@@ -5,10 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net/netip"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -23,6 +21,9 @@ import (
 // delTimeout bounds a DEL, and what undoes an ADD: a datastore that does not
 // answer is an error, and the runtime asks again.
 const delTimeout = 10 * time.Second
+
+// statusTimeout bounds what STATUS asks the datastore.
+const statusTimeout = 5 * time.Second
 
 // attachments serves the CNI executable.
 type attachments struct {
@@ -117,86 +118,6 @@ func (a *attachments) assignWithEndpoint(ctx context.Context, req allocator.Requ
 	}
 }
 
-// endpointOp is the write of the endpoint; none when it is stored as it should be.
-func (a *attachments) endpointOp(key model.Key, old store.Object, r rpc.AddRequest, addrs []ipam.Assigned) ([]store.Op, model.Endpoint, error) {
-	fresh, _ := v3.New(string(model.KindWorkloadEndpoint))
-	o := fresh.(*v3.WorkloadEndpoint)
-	verb := store.Create
-	if before, ok := old.Object.(*v3.WorkloadEndpoint); ok {
-		// A copy: what was read is not ours to change.
-		*o = *before
-		verb = store.Update
-	}
-	o.Name, o.Namespace = key.Name, key.Namespace
-	o.Labels, o.Annotations = maps.Clone(r.Endpoint.Labels), maps.Clone(r.Endpoint.Annotations)
-	o.Spec = a.endpointSpec(o.Spec, r, addrs)
-	v3.Default(o)
-	value, err := model.Parse(o)
-	ep, ok := value.(model.Endpoint)
-	if err != nil || !ok {
-		return nil, ep, &rpc.Error{Code: rpc.CodeInvalidConfig, Msg: fmt.Sprintf("agent: endpoint of %s: %v", r.Attachment, err)}
-	}
-	return []store.Op{{Verb: verb, Object: old.With(o)}}, ep, nil
-}
-
-func (a *attachments) endpointSpec(s v3.WorkloadEndpointSpec, r rpc.AddRequest, addrs []ipam.Assigned) v3.WorkloadEndpointSpec {
-	e := r.Endpoint
-	s.Orchestrator, s.Node, s.ContainerID = r.Orchestrator, a.node, r.ContainerID
-	s.Pod, s.Endpoint, s.InterfaceName, s.MAC = r.Pod, r.IfName, e.HostLink, e.MAC
-	s.Profiles = e.Profiles
-	if r.Orchestrator == rpc.Kubernetes && len(e.Profiles) == 0 {
-		s.Profiles = []string{"kns." + r.Namespace, "ksa." + r.Namespace + ".default"}
-	}
-	s.IPNetworks = nil
-	for _, x := range addrs {
-		s.IPNetworks = append(s.IPNetworks, single(x.Addr).String())
-	}
-	for _, p := range e.Given {
-		s.IPNetworks = append(s.IPNetworks, single(p.Addr()).String())
-	}
-	s.Ports = nil
-	for _, p := range e.Ports {
-		port := v3.WorkloadEndpointPort{Name: p.Name, Protocol: v3.Protocol{Name: strings.ToUpper(p.Protocol)}, Port: p.Port, HostPort: p.HostPort}
-		if p.HostIP.IsValid() {
-			port.HostIP = p.HostIP.String()
-		}
-		s.Ports = append(s.Ports, port)
-	}
-	s.AllowSpoofedSourcePrefixes = nil
-	for _, p := range e.SourcePrefixes {
-		s.AllowSpoofedSourcePrefixes = append(s.AllowSpoofedSourcePrefixes, p.String())
-	}
-	return s
-}
-
-// ensureProfiles creates the profiles that an endpoint outside Kubernetes
-// names and that do not exist: those of one network talk with each other.
-func (a *attachments) ensureProfiles(ctx context.Context, names []string) error {
-	for _, name := range names {
-		a.mu.Lock()
-		known := a.profile[name]
-		a.mu.Unlock()
-		if known {
-			continue
-		}
-		o, _ := v3.New(string(model.KindProfile))
-		p := o.(*v3.Profile)
-		p.Name = name
-		p.Spec = v3.ProfileSpec{
-			Ingress:       []v3.Rule{{Action: "Allow", Source: v3.EntityRule{Selector: "has(" + name + ")"}}},
-			Egress:        []v3.Rule{{Action: "Allow"}},
-			LabelsToApply: map[string]string{name: ""},
-		}
-		if _, err := a.store.Commit(ctx, store.Op{Verb: store.Create, Object: store.New(p)}); err != nil && !errors.Is(err, store.ErrExists) {
-			return fmt.Errorf("agent: profile %s: %w", name, err)
-		}
-		a.mu.Lock()
-		a.profile[name] = true
-		a.mu.Unlock()
-	}
-	return nil
-}
-
 // Del implements [rpc.Agent].
 func (a *attachments) Del(ctx context.Context, r rpc.DelRequest) error {
 	ctx, cancel := context.WithTimeout(ctx, delTimeout)
@@ -204,18 +125,7 @@ func (a *attachments) Del(ctx context.Context, r rpc.DelRequest) error {
 	a.mu.Lock()
 	delete(a.added, r.Attachment)
 	a.mu.Unlock()
-	handle := v3.HandleID(r.Network, r.ContainerID)
-	var extra []store.Op
-	if !r.AddressesOnly {
-		o, err := a.endpointOf(ctx, r.Attachment, r.Workload)
-		if err != nil {
-			return err
-		}
-		if o.Object != nil {
-			extra = append(extra, store.Op{Verb: store.Delete, Object: o})
-		}
-	}
-	if _, err := a.alloc.Release(ctx, handle, extra...); err != nil {
+	if err := a.release(ctx, r); err != nil {
 		return err
 	}
 	if r.HostIndex != 0 {
@@ -226,6 +136,29 @@ func (a *attachments) Del(ctx context.Context, r rpc.DelRequest) error {
 		})
 	}
 	return nil
+}
+
+// release takes back the addresses and the endpoint in one transaction. Somebody
+// may change the endpoint meanwhile (a user, the ADD of the pod's next container):
+// then it is looked at again, until ctx ends.
+func (a *attachments) release(ctx context.Context, r rpc.DelRequest) error {
+	handle := v3.HandleID(r.Network, r.ContainerID)
+	for {
+		var extra []store.Op
+		if !r.AddressesOnly {
+			o, err := a.endpointOf(ctx, r.Attachment, r.Workload)
+			if err != nil {
+				return err
+			}
+			if o.Object != nil {
+				extra = append(extra, store.Op{Verb: store.Delete, Object: o})
+			}
+		}
+		_, err := a.alloc.Release(ctx, handle, extra...)
+		if !errors.Is(err, store.ErrConflict) || ctx.Err() != nil {
+			return err
+		}
+	}
 }
 
 // endpointOf reads the endpoint of an attachment; the zero Object if there is
@@ -281,6 +214,11 @@ func (a *attachments) Check(ctx context.Context, r rpc.CheckRequest) error {
 			return bad("its endpoint does not have %v", addr)
 		}
 	}
+	if !r.Given {
+		if err := a.checkAddresses(ctx, r, bad); err != nil {
+			return err
+		}
+	}
 	soon, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	if err := a.applied(soon, ep.Link); err != nil {
@@ -326,7 +264,7 @@ func (a *attachments) checkAddresses(ctx context.Context, r rpc.CheckRequest, ba
 }
 
 // Status implements [rpc.Agent].
-func (a *attachments) Status(_ context.Context, r rpc.StatusRequest) error {
+func (a *attachments) Status(ctx context.Context, r rpc.StatusRequest) error {
 	if err := a.serves(r.Node); err != nil {
 		e := *err.(*rpc.Error)
 		if e.Code == rpc.CodeTryLater {
@@ -334,106 +272,14 @@ func (a *attachments) Status(_ context.Context, r rpc.StatusRequest) error {
 		}
 		return &e
 	}
+	// Without its record no address is assigned; and reading it shows whether the
+	// datastore answers.
+	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
+	defer cancel()
+	if _, err := a.store.Get(ctx, model.Node{Name: a.node}.Key()); err != nil {
+		return &rpc.Error{Code: rpc.CodeNotAvailable, Msg: "agent: no address can be assigned now: " + err.Error()}
+	}
 	return nil
-}
-
-// GC implements [rpc.Agent].
-func (a *attachments) GC(ctx context.Context, r rpc.GCRequest) (rpc.GCResponse, error) {
-	if err := a.serves(r.Node); err != nil {
-		return rpc.GCResponse{}, err
-	}
-	a.mu.Lock()
-	before := a.adds
-	a.mu.Unlock()
-	valid := map[string]bool{}
-	for _, v := range r.Valid {
-		valid[v3.HandleID(r.Network, v.ContainerID)] = true
-	}
-	var out rpc.GCResponse
-	stale, errs := a.staleEndpoints(ctx, r, valid)
-	for _, s := range stale {
-		if a.since(s.at, before) {
-			continue
-		}
-		if err := a.Del(ctx, rpc.DelRequest{Attachment: s.at, Workload: s.workload, AddressesOnly: r.AddressesOnly}); err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		if !r.AddressesOnly {
-			out.HostLinks = append(out.HostLinks, s.link)
-		}
-	}
-	handles, err := a.staleHandles(ctx, r.Network, valid)
-	errs = append(errs, err)
-	for _, h := range handles {
-		at := rpc.Attachment{Network: r.Network, ContainerID: strings.TrimPrefix(h, r.Network+"."), IfName: ""}
-		if a.since(at, before) {
-			continue
-		}
-		_, err := a.alloc.Release(ctx, h)
-		errs = append(errs, err)
-	}
-	return out, errors.Join(errs...)
-}
-
-type staleEndpoint struct {
-	at       rpc.Attachment
-	workload rpc.Workload
-	link     string
-}
-
-// staleEndpoints finds the endpoints of this node that belong to the network
-// and to no valid attachment. An endpoint does not name its network: it is of
-// this one if the handle made of both exists.
-func (a *attachments) staleEndpoints(ctx context.Context, r rpc.GCRequest, valid map[string]bool) ([]staleEndpoint, []error) {
-	objects, err := a.store.List(ctx, model.KindWorkloadEndpoint, "")
-	errs := []error{err}
-	var out []staleEndpoint
-	for _, o := range objects {
-		ep, ok := o.Object.(*v3.WorkloadEndpoint)
-		if !ok || ep.Spec.Node != a.node || ep.Spec.ContainerID == "" {
-			continue
-		}
-		handle := v3.HandleID(r.Network, ep.Spec.ContainerID)
-		if valid[handle] {
-			continue
-		}
-		if _, err := a.store.Get(ctx, model.HandleKey(handle)); err != nil {
-			if !errors.Is(err, store.ErrNotFound) {
-				errs = append(errs, err)
-			}
-			continue
-		}
-		out = append(out, staleEndpoint{
-			at:       rpc.Attachment{Network: r.Network, ContainerID: ep.Spec.ContainerID, IfName: ep.Spec.Endpoint},
-			workload: rpc.Workload{Orchestrator: ep.Spec.Orchestrator, Namespace: ep.Namespace, Pod: ep.Spec.Pod},
-			link:     ep.Spec.InterfaceName,
-		})
-	}
-	return out, errs
-}
-
-// staleHandles finds the handles of the network that hold addresses for this
-// node and belong to no valid attachment.
-func (a *attachments) staleHandles(ctx context.Context, network string, valid map[string]bool) ([]string, error) {
-	objects, err := a.store.List(ctx, model.KindIPAMBlock, "")
-	found := map[string]bool{}
-	for _, o := range objects {
-		v, parseErr := model.Parse(o.Object)
-		b, ok := v.(model.Block)
-		if parseErr != nil || !ok {
-			continue
-		}
-		for _, at := range b.Attributes {
-			container, ok := strings.CutPrefix(at.Handle, network+".")
-			// With a further dot it may be the handle of the network NETWORK.REST:
-			// rather a leak than somebody else's address.
-			if ok && !strings.Contains(container, ".") && at.Secondary["node"] == a.node && at.ReleasedAt.IsZero() && !valid[at.Handle] {
-				found[at.Handle] = true
-			}
-		}
-	}
-	return slices.Sorted(maps.Keys(found)), err
 }
 
 // begin notes that an ADD of at has begun.
@@ -468,15 +314,6 @@ func (a *attachments) serves(node string) error {
 	return nil
 }
 
-// attributes describe the holder of an address in its block, as Calico does.
-func (a *attachments) attributes(w rpc.Workload) map[string]string {
-	out := map[string]string{"node": a.node, "timestamp": time.Now().UTC().String()}
-	if w.Orchestrator == rpc.Kubernetes {
-		out["namespace"], out["pod"] = w.Namespace, w.Pod
-	}
-	return out
-}
-
 func wish(wanted bool, pools []string) ipam.Family {
 	if !wanted {
 		return ipam.Family{}
@@ -499,20 +336,6 @@ func printed(addrs []ipam.Assigned, exact []netip.Addr) []netip.Prefix {
 }
 
 func single(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
-
-// endpointKey is the key of the endpoint of an attachment.
-func endpointKey(node string, at rpc.Attachment, w rpc.Workload) (model.Key, error) {
-	id := v3.EndpointID{Node: node, Orchestrator: w.Orchestrator, Pod: w.Pod, ContainerID: at.ContainerID, Endpoint: at.IfName}
-	name, err := v3.WorkloadEndpointName(id)
-	if err != nil {
-		return model.Key{}, fmt.Errorf("agent: endpoint of %s: %w", at, err)
-	}
-	namespace := w.Namespace
-	if namespace == "" {
-		namespace = v3.DefaultNamespace
-	}
-	return model.Key{Kind: model.KindWorkloadEndpoint, Namespace: namespace, Name: name}, nil
-}
 
 // explain gives an error of address assignment the code that the runtime sees.
 func explain(err error) error {

@@ -45,10 +45,11 @@ func (c *call) check(ctx context.Context) error {
 		return err
 	}
 	defer nl.Close()
+	foreign := c.conf.delegates() || c.hasGivenAnnotation()
 	errs := []error{
 		v.checkHost(nl),
 		v.ns.doNL(func(nl *netlink.Handle) error { return v.checkPod(nl, addrs, c.routes()) }),
-		c.agent.Check(ctx, rpc.CheckRequest{Attachment: c.attachment(), Workload: c.req.Workload, HostLink: v.host, Addrs: addrs}),
+		c.agent.Check(ctx, rpc.CheckRequest{Attachment: c.attachment(), Workload: c.req.Workload, HostLink: v.host, Addrs: addrs, Given: foreign}),
 	}
 	if c.conf.delegates() && c.conf.IPAM.Type != "" && !c.hasGivenAnnotation() {
 		errs = append(errs, c.delegateCheck(ctx))

@@ -254,6 +254,9 @@ func (r runtimeConfig) ports() ([]rpc.Port, error) {
 			}
 			p.HostIP = addr
 		}
+		if m.HostPort == 0 {
+			continue // maps nothing
+		}
 		if m.ContainerPort == 0 {
 			return nil, confError("runtimeConfig.portMappings[%d].containerPort: 0: out of range; 1 to 65535 are allowed", i)
 		}

@@ -150,6 +150,7 @@ type CheckRequest struct {
 	Workload
 	HostLink      string       `json:"hostLink,omitempty"`
 	Addrs         []netip.Addr `json:"addrs,omitempty"` // that the attachment must have
+	Given         bool         `json:"given,omitempty"` // Addrs are not of the agent's assignment: see Endpoint
 	AddressesOnly bool         `json:"addressesOnly,omitempty"`
 }
 
