@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -69,10 +70,17 @@ func (h *holder) writeSecrets() error {
 // applyResources stores what the topology gives: its resources, and a Node for
 // each node with labels.
 func (h *holder) applyResources(ctx context.Context) error {
+	var pools []*v3.IPPool
 	for i, r := range h.topo.Resources {
 		o, err := resource(r)
 		if err == nil {
+			err = apart(o, pools)
+		}
+		if err == nil {
 			err = h.put(ctx, o)
+		}
+		if pool, ok := o.(*v3.IPPool); ok {
+			pools = append(pools, pool)
 		}
 		if err != nil {
 			return fmt.Errorf("lab: %s: resources[%d]: %s", h.File, i, strings.ReplaceAll(err.Error(), "\n", "; "))
@@ -89,6 +97,28 @@ func (h *holder) applyResources(ctx context.Context) error {
 		o.Meta().Name, o.Meta().Labels = n.Name, n.Labels
 		if err := h.put(ctx, o); err != nil {
 			return fmt.Errorf("lab: %s: node %s: %w", h.File, n.Name, err)
+		}
+	}
+	return nil
+}
+
+// apart refuses a pool that has addresses of an earlier one. The datastore does not
+// see it, and addresses would be given out twice.
+func apart(o v3.Object, earlier []*v3.IPPool) error {
+	pool, ok := o.(*v3.IPPool)
+	if !ok {
+		return nil
+	}
+	cidr, err := netip.ParsePrefix(pool.Spec.CIDR)
+	if err != nil {
+		return err
+	}
+	for _, other := range earlier {
+		if taken, err := netip.ParsePrefix(other.Spec.CIDR); err == nil && taken.Overlaps(cidr) {
+			return &v3.FieldError{
+				Object: v3.Describe(o), Field: "spec.cidr", Value: fmt.Sprintf("%q", pool.Spec.CIDR),
+				Reason: fmt.Sprintf("overlaps ippool %s %s: pools must not share addresses", other.Name, other.Spec.CIDR),
+			}
 		}
 	}
 	return nil

@@ -23,6 +23,7 @@ type host struct {
 	node string
 	p    *process
 	conf map[string]any
+	env  []string // of the CNI executable, beside its own
 }
 
 // runtime starts a container runtime on a node.
@@ -66,7 +67,7 @@ func (h *host) cni(command string, conf map[string]any, containers ...string) []
 	queue := filepath.Join(filepath.Dir(h.c.node(h.node).Socket), "queue")
 	return h.call(cniCall{
 		Containers: containers, Command: command, Conf: text,
-		Program: filepath.Join(h.c.now.Dir, "cni", "calico"), Env: []string{"WEFT_CNI_QUEUE_DIR=" + queue, "WEFT_CNI_QUEUE=" + queue},
+		Program: filepath.Join(h.c.now.Dir, "cni", "calico"), Env: append([]string{"WEFT_CNI_QUEUE=" + queue}, h.env...),
 	})
 }
 

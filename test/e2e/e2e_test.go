@@ -1,8 +1,19 @@
 // Package e2e_test runs the real executables, as a user does: `weft lab` makes a
 // cluster, and the tests look at it, break it, and look again.
 //
+//	test ── weft lab up -f topologies/x.yaml ──► fabric, nodes, pods, routers
+//	  ├── weft lab exec TARGET -- sh ───────────────┘   one shell per target, kept
+//	  └── etcd client, with what weft lab env prints
+//
 // Nothing here knows the inside of weft. Each test has labs of its own, in a
 // directory of its own, so tests run beside each other and beside a lab of yours.
+// What must come true is asked for again and again until a deadline; packets, route
+// changes and etcd keys are counted, and the count is the assertion. In the log of
+// an agent a line of level ERROR fails its test.
+//
+// topologies/ holds labs that several tests use, topologies/run/ those whose
+// expectations are the whole test. WEFT_BIN names a directory that has the
+// executables, when they are not to be built.
 package e2e_test
 
 import (

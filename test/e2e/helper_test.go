@@ -260,7 +260,7 @@ type cniCall struct {
 	Containers []string
 	Program    string            // the CNI executable
 	Command    string            // ADD, DEL …
-	Conf       json.RawMessage   // on its standard input
+	Conf       []byte            // on its standard input
 	Env        []string          // beside what the standard asks for
 	Netns      map[string]string // instead of the container's own, by name
 	Exec       []string          // run this in the container's namespace instead
