@@ -31,17 +31,7 @@ func essentials() []v3.Object {
 	}}
 	info.Name = "default"
 	objects := []v3.Object{info}
-	for _, t := range []struct {
-		name   string
-		order  float64
-		action v3.Action
-	}{
-		{"default", 1_000_000, "Deny"},
-		{"kube-admin", 1_000, "Pass"},
-		{"kube-baseline", 10_000_000, "Pass"},
-	} {
-		tier := &v3.Tier{Spec: v3.TierSpec{Order: &t.order, DefaultAction: &t.action}}
-		tier.Name = t.name
+	for _, tier := range v3.BuiltinTiers() {
 		objects = append(objects, tier)
 	}
 	return objects
