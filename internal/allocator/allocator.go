@@ -87,10 +87,9 @@ type Allocator struct {
 	loop  loop          // Run's alone
 
 	mu       sync.Mutex
-	feed     model.World // pools, reservations, configuration and nodes as Step tells them
-	snapshot model.World // one in progress, else nil
-	badPools map[model.Key]bool
-	fed      bool // feed is complete
+	feed     feed  // pools, reservations, configuration and nodes as Step tells them; never changed in place
+	snapshot *feed // one in progress, else nil
+	fed      bool  // feed is complete
 }
 
 // New makes an allocator for a node. Without a node (the empty name) it can
@@ -99,6 +98,7 @@ func New(st store.Store, node string, now func() time.Time) *Allocator {
 	return &Allocator{
 		node: node, queue: make(chan *call), done: make(chan struct{}),
 		loop: loop{store: st, node: node, now: now},
+		feed: feed{model.World{}, map[model.Key]model.Value{}},
 	}
 }
 

@@ -26,12 +26,16 @@ type round struct {
 	calls []*call
 	late  []*call // no room for them
 	fresh bool    // settings, blocks and affinities were read in this round
+	told  model.World
 }
 
 // round carries out calls and answers them, but for those that it returns: they
 // did not fit. s is nil where the settings must be read.
 func (l *loop) round(ctx context.Context, s *settings, calls []*call) []*call {
 	r := &round{loop: l, calls: calls}
+	if s != nil {
+		r.told = s.told
+	}
 	if l.known.objects == nil {
 		l.known.forget()
 	}
@@ -105,7 +109,7 @@ func (r *round) begin(ctx context.Context, s *settings) error {
 }
 
 func (r *round) readSettings(ctx context.Context) error {
-	s, err := readSettings(ctx, r.store, r.node)
+	s, err := readSettings(ctx, r.store, r.node, r.told)
 	if err == nil {
 		r.apply(s)
 	}

@@ -93,6 +93,10 @@ type Value interface {
 type Invalid struct {
 	Key Key
 	Err error // one line: what, where, why, what is allowed
+	// Strict is what can be understood of the object, in the sense that allows the
+	// least; nil if nothing can, or if nothing of it would allow less than its
+	// absence. It counts only for who knows no earlier version: see [Strict].
+	Strict Value
 }
 
 // Batch is a set of changes that belong together: the one event of weft.

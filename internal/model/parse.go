@@ -73,6 +73,30 @@ func Parse(o v3.Object) (Value, error) {
 	return nil, nil
 }
 
+// Strict makes what it can of an object that Parse refuses, so that a mistake in
+// it opens no door: the readable part of a reservation, and a configuration of
+// address assignment that forbids other nodes' blocks. It is nil where an object
+// that is not there allows nothing more than this one.
+func Strict(o v3.Object) Value {
+	switch o := o.(type) {
+	case *v3.IPReservation:
+		r := Reservation{Name: o.Name}
+		for _, s := range o.Spec.ReservedCIDRs {
+			// A bare address is refused as a CIDR, but what it means is clear.
+			if p, err := nodeAddr("", s); err == nil && p.IsValid() {
+				r.CIDRs = append(r.CIDRs, p.Masked())
+			}
+		}
+		return r
+	case *v3.IPAMConfig:
+		c := parseIPAMConfig(o)
+		c.StrictAffinity, c.AutoAllocateBlocks = true, true
+		c.MaxBlocksPerHost, c.Cooldown = max(c.MaxBlocksPerHost, 0), max(c.Cooldown, 0)
+		return c
+	}
+	return nil
+}
+
 func ownerOf(o *v3.BlockAffinity) Affinity {
 	if o.Spec.Type == string(AffinityVirtual) {
 		return Affinity{AffinityVirtual, o.Spec.Node}

@@ -161,3 +161,19 @@ func TestWorldKeepsTheLastGoodVersion(t *testing.T) {
 		t.Errorf("after the deletion: %v", w)
 	}
 }
+
+func TestStrict(t *testing.T) {
+	t.Parallel()
+	r := &v3.IPReservation{Spec: v3.IPReservationSpec{ReservedCIDRs: []string{"10.0.0.0/24", "10.1.0.0/99", "10.2.0.7", "fd00::1/64", "x"}}}
+	got, ok := model.Strict(r).(model.Reservation)
+	if text := fmt.Sprint(got.CIDRs); !ok || text != "[10.0.0.0/24 10.2.0.7/32 fd00::/64]" {
+		t.Errorf("reservation: %v", got)
+	}
+	c, ok := model.Strict(&v3.IPAMConfig{Spec: v3.IPAMConfigSpec{MaxBlocksPerHost: -3}}).(model.IPAMConfig)
+	if !ok || !c.StrictAffinity || c.MaxBlocksPerHost != 0 {
+		t.Errorf("configuration: %+v", c)
+	}
+	if v := model.Strict(&v3.IPPool{}); v != nil {
+		t.Errorf("pool: %+v: no pool is the strictest", v)
+	}
+}

@@ -36,6 +36,8 @@ var (
 	ErrExists   = errors.New("already exists")
 	// ErrConflict says that the object changed since it was read: read again.
 	ErrConflict = errors.New("changed meanwhile")
+	// ErrUnreadable says that the stored value of an object makes no sense.
+	ErrUnreadable = errors.New("stored value can't be read")
 	// ErrRefused says that the datastore answered and did nothing, for another
 	// reason: no permission, no space. Trying again does not help by itself.
 	ErrRefused = errors.New("refused")
@@ -58,7 +60,8 @@ type Store interface {
 	Get(ctx context.Context, key model.Key) (Object, error)
 	// List reads all objects of a kind, in the byte order of their datastore
 	// keys; of one namespace only, if that is not empty. Objects that can't be
-	// read are left out and reported in the error beside the rest.
+	// read are left out and reported in the error beside the rest, an *Error that
+	// wraps ErrUnreadable for each.
 	List(ctx context.Context, kind model.Kind, namespace string) ([]Object, error)
 	// Commit carries out all of ops or, on an error, none of them (where the
 	// datastore has transactions: etcd and memory), and returns the objects as

@@ -32,7 +32,7 @@ func decode(k model.Key, value []byte, rev int64) (store.Object, error) {
 		err = belongs(k, o)
 	}
 	if err != nil {
-		return store.Object{}, &store.Error{Key: k, Err: oneLine(err)}
+		return store.Object{}, &store.Error{Key: k, Err: unreadable{oneLine(err)}}
 	}
 	*o.Type() = metav1.TypeMeta{Kind: string(k.Kind), APIVersion: v3.APIVersion}
 	o.Meta().ResourceVersion = strconv.FormatInt(rev, 10)
@@ -140,6 +140,13 @@ func revOf(o v3.Object) (int64, error) {
 	}
 	return rev, nil
 }
+
+// unreadable is why a stored value makes no sense; it is store.ErrUnreadable.
+type unreadable struct{ error }
+
+func (unreadable) Is(target error) bool { return target == store.ErrUnreadable }
+
+func (e unreadable) Unwrap() error { return e.error }
 
 // lineError prints an error of several lines as one.
 type lineError struct{ error }

@@ -161,7 +161,7 @@ func (f *follower) put(b *model.Batch, k model.Key, value []byte, rev int64) {
 	v, err := model.Parse(o.Object)
 	switch {
 	case err != nil:
-		b.Invalids = append(b.Invalids, model.Invalid{Key: k, Err: oneLine(err)})
+		b.Invalids = append(b.Invalids, model.Invalid{Key: k, Err: oneLine(err), Strict: model.Strict(o.Object)})
 	case v != nil:
 		b.Puts = append(b.Puts, v)
 	}
