@@ -61,8 +61,10 @@ func (p Peer) clusterID(c Config) netip.Addr {
 	return c.RouterID
 }
 
-// sessionPart is p without what can change while the session lasts.
+// sessionPart is p without what can change while the session lasts. The port is
+// one of these: it is for the next connection.
 func (p Peer) sessionPart() Peer {
+	p.Port = 0
 	p.Kind, p.Passive, p.AllowLocalAS, p.RestartTime = 0, false, 0, 0
 	p.NextHop, p.NextHop4, p.NextHop6 = 0, netip.Addr{}, netip.Addr{}
 	p.RRClient, p.ClusterID = false, netip.Addr{}

@@ -69,10 +69,9 @@ func (s *Session) wins(c *conn, o wire.Open) bool {
 		other = s.out
 	}
 	switch {
-	case other == nil:
-		return true
-	case other.state == Connect:
-		s.drop(other)
+	case other == nil, other.state == Connect:
+		// One that is not known to be there goes when c is up, or collides then:
+		// the peer may have it already, and have decided for it.
 		return true
 	case other.state == Established:
 		return false

@@ -22,7 +22,9 @@ type lab struct {
 	now     time.Time
 	routers map[netip.Addr]*box
 	cut     map[netip.Addr]bool // addresses that answer nothing
+	slow    map[netip.Addr]bool // those that notice last that a connection they asked for is there
 	wires   map[end]end
+	held    map[end][]byte // what has come for ends that were not noticed yet
 }
 
 // box is one router with what a kernel would have from it.
@@ -42,7 +44,7 @@ type end struct {
 func newLab(t *testing.T) *lab {
 	return &lab{
 		t: t, now: time.Unix(1e9, 0), routers: map[netip.Addr]*box{},
-		cut: map[netip.Addr]bool{}, wires: map[end]end{},
+		cut: map[netip.Addr]bool{}, slow: map[netip.Addr]bool{}, wires: map[end]end{}, held: map[end][]byte{},
 	}
 }
 
@@ -110,6 +112,14 @@ func (l *lab) settle() {
 			}
 			b.reports = append(b.reports, b.Reports()...)
 		}
+		for e, data := range l.held {
+			if !busy {
+				delete(l.held, e)
+				e.b.Connected(l.now, e.id, e.b.addr)
+				e.b.Received(l.now, e.id, data)
+				busy = true
+			}
+		}
 	}
 }
 
@@ -144,7 +154,11 @@ func (l *lab) effect(b *box, e Effect) {
 			return
 		}
 		id, err := far.Accept(l.now, b.addr, far.addr)
-		b.Connected(l.now, e.Conn, b.addr)
+		if l.slow[b.addr] && err == nil {
+			l.held[near] = nil
+		} else {
+			b.Connected(l.now, e.Conn, b.addr)
+		}
 		if err != nil {
 			b.Closed(l.now, e.Conn, io.EOF)
 			return
@@ -153,6 +167,7 @@ func (l *lab) effect(b *box, e Effect) {
 	case Send:
 		l.deliver(near, e.Data)
 	case Close:
+		delete(l.held, near)
 		if far, ok := l.wires[near]; ok {
 			delete(l.wires, near)
 			delete(l.wires, far)
@@ -163,6 +178,10 @@ func (l *lab) effect(b *box, e Effect) {
 
 func (l *lab) deliver(from end, data []byte) {
 	if far, ok := l.wires[from]; ok && !l.cut[from.b.addr] && !l.cut[far.b.addr] {
+		if before, ok := l.held[far]; ok {
+			l.held[far] = append(before, data...)
+			return
+		}
 		for chunk := range slices.Chunk(data, 1000) { // messages come in pieces
 			far.b.Received(l.now, far.id, chunk)
 		}
@@ -280,6 +299,29 @@ func TestMeshOfThree(t *testing.T) {
 		}
 		l.apply(b, config(64512, "", v.a+" 64512", v.c+" 64512"))
 		c.want(t, v.na+" via "+v.a+" ibgp")
+	}
+}
+
+// Two speakers connect at the same moment, and one of them hears from the other
+// before it knows that its own connection is there. One of the two stays.
+func TestCollisionWithConnectionUnnoticed(t *testing.T) {
+	t.Parallel()
+	for _, slow := range []string{"10.0.0.1", "10.0.0.2"} {
+		l := newLab(t)
+		l.slow[netip.MustParseAddr(slow)] = true
+		a := l.router("10.0.0.1", config(64512, "10.65.1.0/26", "10.0.0.2 64512"))
+		b := l.router("10.0.0.2", config(64512, "10.65.2.0/26", "10.0.0.1 64512"))
+		l.run(connectDelay)
+		a.want(t, "10.65.2.0/26 via 10.0.0.2 ibgp")
+		b.want(t, "10.65.1.0/26 via 10.0.0.1 ibgp")
+		if got := len(l.wires); got != 2 {
+			t.Errorf("%s slow: %d ends of connections are left, want 2", slow, got)
+		}
+		for _, s := range slices.Concat(a.Status(), b.Status()) {
+			if s.Err != "" {
+				t.Errorf("%s slow: the session with %v is up, and its status says: %s", slow, s.Addr, s.Err)
+			}
+		}
 	}
 }
 
@@ -595,6 +637,10 @@ func TestReconfigure(t *testing.T) {
 	set("Peer_10.0.0.3", func(p *Peer) { p.Import = "" })
 	l.apply(a, ca)
 	a.want(t, "10.65.3.0/26 via 10.0.0.3 ibgp")
+
+	// Another port is for the next attempt.
+	set("Peer_10.0.0.3", func(p *Peer) { p.Port = 1790 })
+	l.apply(a, ca)
 
 	for peer, s := range map[string]PeerStatus{"10.0.0.2": a.state("10.0.0.2"), "10.0.0.3": a.state("10.0.0.3")} {
 		if s.State != Established || l.now.Sub(s.Since) > 3*time.Second || s.Err != "" {

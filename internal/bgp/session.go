@@ -316,7 +316,9 @@ func (n *notified) Unwrap() error { return n.Notification }
 
 func (s *Session) up(c *conn) {
 	c.state = Established
-	s.once = true
+	if !s.once {
+		s.once, s.err = true, nil // earlier attempts matter no more
+	}
 	if other := s.in; other != c && other != nil {
 		s.drop(other)
 	}
@@ -343,7 +345,7 @@ func (s *Session) closed(now time.Time, id ConnID, err error) {
 	defer s.note(now)
 	if c.state == Established {
 		s.lost(now, c, err)
-	} else if c.state != Connect || !s.once {
+	} else if s.established() == nil && (c.state != Connect || !s.once) {
 		s.err = err
 	}
 	s.forget(c)
