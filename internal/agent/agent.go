@@ -72,13 +72,13 @@ type Config struct {
 // Run prepares the node and keeps it right until ctx ends. It returns nil when
 // ctx ended, else the first thing that could not go on.
 func Run(ctx context.Context, c Config) error {
-	if err := store.Initialise(ctx, c.Store); err != nil {
-		return fmt.Errorf("agent: initialise the datastore: %w", err)
-	}
 	host := startup.ThisHost()
 	node, err := startup.Prepare(ctx, c.Store, c.Settings, host, c.Log)
 	if err != nil {
-		return err
+		return err // a node that can't start has written nothing
+	}
+	if err := store.Initialise(ctx, c.Store); err != nil {
+		return fmt.Errorf("agent: initialise the datastore: %w", err)
 	}
 	if err := startup.WriteNodeName(c.NodeNameFile, node.Name); err != nil {
 		return err

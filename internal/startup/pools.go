@@ -14,30 +14,50 @@ import (
 	"github.com/weft-net/weft/internal/store"
 )
 
-// createDefaultPools creates the default pool of each family that has no pool
-// at all. Pools that exist are never changed.
-func createDefaultPools(ctx context.Context, st store.Store, s Settings, node model.Node, links []Link, log *slog.Logger) error {
-	pools, err := st.List(ctx, model.KindIPPool, "")
-	if err != nil && len(pools) == 0 {
-		return fmt.Errorf("startup: list pools: %w", err)
+// missingPool is a default pool to create.
+type missingPool struct {
+	*v3.IPPool
+	ifSpoken bool // only if the node has an IPv6 address
+}
+
+// missingPools are the default pools of the families that have no pool at all.
+// Pools that exist are never changed.
+func missingPools(ctx context.Context, st store.Store, s Settings, links []Link) ([]missingPool, error) {
+	have, err := st.List(ctx, model.KindIPPool, "")
+	if err != nil && !errors.Is(err, store.ErrUnreadable) {
+		return nil, fmt.Errorf("startup: list pools: %w", err)
 	}
+	if err != nil {
+		return nil, nil // one that can't be read may be of any family
+	}
+	var missing []missingPool
 	for _, p := range s.Pools {
-		// A family that the node does not speak gets a pool only on request.
-		if hasPool(pools, p.V6) || p.V6 && !p.Explicit && !node.IPv6.IsValid() {
+		if hasPool(have, p.V6) {
 			continue
 		}
 		if !p.CIDR.IsValid() {
 			if p.CIDR, err = freeCIDR(p.V6, links); err != nil {
-				return err
+				return nil, err
 			}
 		}
 		pool := p.object()
 		if err := v3.Validate(pool); err != nil {
-			return fmt.Errorf("startup: default pool from %s: %w", poolVariable(p.V6, "*"), err)
+			return nil, fmt.Errorf("startup: default pool from %s: %w", poolVariable(p.V6, "*"), err)
 		}
-		_, err := st.Commit(ctx, store.Op{Verb: store.Create, Object: store.New(pool)})
+		// A family that the node does not speak gets a pool only on request.
+		missing = append(missing, missingPool{pool, p.V6 && !p.Explicit})
+	}
+	return missing, nil
+}
+
+// createPools creates pools. Another node, starting at the same time, may be first.
+func createPools(ctx context.Context, st store.Store, pools []missingPool, node model.Node, log *slog.Logger) error {
+	for _, pool := range pools {
+		if pool.ifSpoken && !node.IPv6.IsValid() {
+			continue
+		}
+		_, err := st.Commit(ctx, store.Op{Verb: store.Create, Object: store.New(pool.IPPool)})
 		if errors.Is(err, store.ErrExists) {
-			// Another node, starting at the same time, was first.
 			continue
 		}
 		if err != nil {
@@ -61,6 +81,7 @@ func (p PoolSetting) object() *v3.IPPool {
 	return pool
 }
 
+// hasPool reports whether one of the pools is, or may be, of the family.
 func hasPool(pools []store.Object, v6 bool) bool {
 	return slices.ContainsFunc(pools, func(o store.Object) bool {
 		pool, ok := o.Object.(*v3.IPPool)
@@ -68,7 +89,7 @@ func hasPool(pools []store.Object, v6 bool) bool {
 			return false
 		}
 		cidr, err := netip.ParsePrefix(pool.Spec.CIDR)
-		return err == nil && cidr.Addr().Is6() == v6
+		return err != nil || cidr.Addr().Is6() == v6
 	})
 }
 

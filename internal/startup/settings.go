@@ -129,7 +129,7 @@ func (r *reader) address(name string, v6 bool) AddressSetting {
 		} else if addr, err := netip.ParseAddr(text); err == nil {
 			a.Addr = netip.PrefixFrom(addr, addr.BitLen())
 		}
-		if !a.Addr.IsValid() || a.Addr.Addr().Is6() != v6 || a.Addr.Addr().Is4In6() {
+		if !a.Addr.IsValid() || a.Addr.Addr().Is6() != v6 || !a.Addr.Addr().IsGlobalUnicast() || a.Addr.Addr().Is4In6() {
 			r.bad(name, text, "autodetect, none, empty, or an "+family(v6)+" address with or without a prefix length")
 		}
 	}

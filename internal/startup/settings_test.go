@@ -62,6 +62,9 @@ func TestSettingsRefuse(t *testing.T) {
 	bad := map[string]string{ // environment → what the error must name
 		"IP=10.0.0":                                                `IP="10.0.0": must be autodetect, none, empty`,
 		"IP=fd00::1":                                               `IP="fd00::1": must be autodetect, none, empty, or an IPv4`,
+		"IP=127.0.0.1":                                             `IP="127.0.0.1": must be autodetect`,
+		"IP=0.0.0.0/0":                                             `IP="0.0.0.0/0": must be autodetect`,
+		"IP6=fe80::1":                                              `IP6="fe80::1": must be autodetect`,
 		"IP6=10.0.0.1":                                             `IP6="10.0.0.1"`,
 		"IP_AUTODETECTION_METHOD=fastest":                          `IP_AUTODETECTION_METHOD="fastest": method is unknown; allowed are`,
 		"IP6_AUTODETECTION_METHOD=cidr=x":                          `IP6_AUTODETECTION_METHOD="cidr=x"`,

@@ -46,17 +46,22 @@ type Host struct {
 
 // Prepare makes the node known: it writes the Node record with the addresses
 // that s asks for, and creates the default pools where there are none. It
-// returns the record. Nothing is written when an address can't be found.
+// returns the record. Nothing is written when an address or the range of a pool
+// can't be found.
 func Prepare(ctx context.Context, st store.Store, s Settings, host Host, log *slog.Logger) (model.Node, error) {
 	links, err := host.Links()
 	if err != nil {
 		return model.Node{}, fmt.Errorf("startup: list interfaces: %w", err)
 	}
+	pools, err := missingPools(ctx, st, s, links)
+	if err != nil {
+		return model.Node{}, err
+	}
 	node, err := record(ctx, st, s, host, links, log, true)
 	if err != nil {
 		return model.Node{}, err
 	}
-	return node, createDefaultPools(ctx, st, s, node, links, log)
+	return node, createPools(ctx, st, pools, node, log)
 }
 
 // Refresh finds the addresses of a running node again and makes its record say
@@ -71,12 +76,19 @@ func Refresh(ctx context.Context, st store.Store, s Settings, host Host, log *sl
 	return err
 }
 
+// errBeaten says that another node wrote the same address at the same time, and
+// was first.
+var errBeaten = errors.New("another node was first")
+
 // record writes the node's record. Another writer (the CLI, a second start) may
 // change it meanwhile: then it is read again.
 func record(ctx context.Context, st store.Store, s Settings, host Host, links []Link, log *slog.Logger, starting bool) (model.Node, error) {
 	for {
 		node, err := writeRecord(ctx, st, s, host, links, log, starting)
-		if !errors.Is(err, store.ErrConflict) && !errors.Is(err, store.ErrExists) {
+		switch {
+		case errors.Is(err, errBeaten):
+			starting = true // look at the other node again, and give way
+		case !errors.Is(err, store.ErrConflict) && !errors.Is(err, store.ErrExists):
 			return node, err
 		}
 	}
@@ -104,7 +116,7 @@ func writeRecord(ctx context.Context, st store.Store, s Settings, host Host, lin
 	var owner string
 	var taken netip.Addr
 	if starting || !reflect.DeepEqual(stored.Spec.BGP, want.Spec.BGP) {
-		if owner, taken, err = conflict(ctx, st, s, want); err != nil {
+		if owner, taken, err = conflict(ctx, st, s, want, ""); err != nil {
 			return model.Node{}, err
 		}
 	}
@@ -114,10 +126,17 @@ func writeRecord(ctx context.Context, st store.Store, s Settings, host Host, lin
 		want.Annotations = with(want.Annotations, ConflictAnnotation, fmt.Sprintf("%v is the address of node %s", taken, owner))
 	}
 	if verb == store.Create || !equal(*stored, want) {
-		if _, err := st.Commit(ctx, store.Op{Verb: verb, Object: old.With(&want)}); err != nil {
+		written, err := st.Commit(ctx, store.Op{Verb: verb, Object: old.With(&want)})
+		if err != nil {
 			return model.Node{}, fmt.Errorf("startup: write node %s: %w", s.Node, err)
 		}
 		log.Info("wrote node record", "node", s.Node)
+		// Of two that start together each may have looked before the other wrote.
+		if first, _, err := conflict(ctx, st, s, want, written[0].Object.Meta().ResourceVersion); err != nil {
+			return model.Node{}, err
+		} else if owner == "" && first != "" {
+			return model.Node{}, errBeaten
+		}
 	}
 	if owner != "" {
 		return model.Node{}, &ConflictError{Node: s.Node, Addr: taken, Owner: owner}
@@ -140,8 +159,9 @@ func (e *ConflictError) Error() string {
 	return fmt.Sprintf("startup: node %s: address %v is that of node %s: give this node another (IP, IP_AUTODETECTION_METHOD), delete the other node, or set DISABLE_NODE_IP_CHECK=true", e.Node, e.Addr, e.Owner)
 }
 
-// conflict finds another node with an address of want.
-func conflict(ctx context.Context, st store.Store, s Settings, want v3.Node) (owner string, taken netip.Addr, err error) {
+// conflict finds another node with an address of want; where rev is not empty,
+// only one that was written before that revision.
+func conflict(ctx context.Context, st store.Store, s Settings, want v3.Node, rev string) (owner string, taken netip.Addr, err error) {
 	if s.SkipAddressCheck || want.Spec.BGP == nil {
 		return "", netip.Addr{}, nil
 	}
@@ -160,7 +180,7 @@ func conflict(ctx context.Context, st store.Store, s Settings, want v3.Node) (ow
 	for _, o := range others {
 		v, err := model.Parse(o.Object)
 		other, ok := v.(model.Node)
-		if err != nil || !ok || other.Name == s.Node {
+		if err != nil || !ok || other.Name == s.Node || !before(o.Object.Meta().ResourceVersion, rev) {
 			continue
 		}
 		for _, p := range []netip.Prefix{other.IPv4, other.IPv6} {
@@ -170,4 +190,13 @@ func conflict(ctx context.Context, st store.Store, s Settings, want v3.Node) (ow
 		}
 	}
 	return "", netip.Addr{}, nil
+}
+
+// before reports whether revision a is older than b, or b is empty. Revisions are
+// numbers without leading zeros.
+func before(a, b string) bool {
+	if b == "" || len(a) != len(b) {
+		return b == "" || len(a) < len(b)
+	}
+	return a < b
 }

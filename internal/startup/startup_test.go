@@ -1,6 +1,7 @@
 package startup
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -11,6 +12,7 @@ import (
 	v3 "github.com/weft-net/weft/api/v3"
 	"github.com/weft-net/weft/internal/model"
 	"github.com/weft-net/weft/internal/store"
+	"github.com/weft-net/weft/internal/store/kv"
 	"github.com/weft-net/weft/internal/store/mem"
 )
 
@@ -203,6 +205,122 @@ func TestNodesThatStartTogether(t *testing.T) {
 	}
 	if got := pools(t, st); got != "default-ipv4-ippool 192.168.0.0/16/26 ipip=Never" {
 		t.Errorf("pools: %s", got)
+	}
+}
+
+// together holds back the first look at the nodes until all have looked.
+type together struct {
+	store.Store
+	looked *sync.WaitGroup
+	once   sync.Once
+}
+
+func (s *together) List(ctx context.Context, kind model.Kind, namespace string) ([]store.Object, error) {
+	found, err := s.Store.List(ctx, kind, namespace)
+	if kind == model.KindNode {
+		s.once.Do(func() {
+			s.looked.Done()
+			s.looked.Wait()
+		})
+	}
+	return found, err
+}
+
+func TestNodesThatStartTogetherWithOneAddress(t *testing.T) {
+	t.Parallel()
+	st := mem.New()
+	var looked sync.WaitGroup
+	looked.Add(8)
+	results := make(chan error, 8)
+	for i := range cap(results) {
+		go func() {
+			_, err := prepare(t, &together{Store: st, looked: &looked}, fmt.Sprintf("node-%d", i), "IP=autodetect", "eth0 10.0.0.5/24")
+			results <- err
+		}()
+	}
+	started := 0
+	for range cap(results) {
+		switch err := <-results; {
+		case err == nil:
+			started++
+		case !errors.As(err, new(*ConflictError)):
+			t.Error(err)
+		}
+	}
+	if started != 1 {
+		t.Errorf("%d nodes started with one address, want 1", started)
+	}
+	holders := 0
+	for i := range cap(results) {
+		if b := getNode(t, st, fmt.Sprintf("node-%d", i)).Spec.BGP; b != nil && b.IPv4Address != "" {
+			holders++
+		}
+	}
+	if holders != 1 {
+		t.Errorf("%d records have the address, want 1", holders)
+	}
+}
+
+func TestPoolThatCantBeChosen(t *testing.T) {
+	t.Parallel()
+	st := mem.New()
+	machine := "eth0 10.0.0.5/24 192.168.0.1/24"
+	for i := range 16 {
+		machine += fmt.Sprintf(" 172.%d.0.1/24", 16+i)
+	}
+	if _, err := prepare(t, st, "node-a", "IP=autodetect", machine); err == nil || !strings.Contains(err.Error(), "CALICO_IPV4POOL_CIDR") {
+		t.Errorf("got %v, want the variable that helps", err)
+	}
+	if _, err := st.Get(t.Context(), model.Key{Kind: model.KindNode, Name: "node-a"}); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("a record was written all the same (%v)", err)
+	}
+}
+
+func TestNodeMadeAnew(t *testing.T) {
+	t.Parallel()
+	st := mem.New()
+	if _, err := prepare(t, st, "node-a", "IP=autodetect AS=64600", "eth0 10.0.0.5/24"); err != nil {
+		t.Fatal(err)
+	}
+	o, err := st.Get(t.Context(), model.Key{Kind: model.KindNode, Name: "node-a"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := st.Commit(t.Context(), store.Op{Verb: store.Delete, Object: o}); err != nil {
+		t.Fatal(err)
+	}
+	s, err := SettingsFrom("node-a", env("IP=autodetect AS=64600"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	host := Host{Links: func() ([]Link, error) { return links(t, "eth0 10.0.0.5/24"), nil }}
+	if err := Refresh(t.Context(), st, s, host, quiet); err != nil {
+		t.Fatal(err)
+	}
+	if b := getNode(t, st, "node-a").Spec.BGP; b == nil || b.IPv4Address != "10.0.0.5/24" || *b.ASNumber != 64600 {
+		t.Errorf("the running node's record after it was deleted: %+v", b)
+	}
+}
+
+func TestPrepareKeepsUnknownFields(t *testing.T) {
+	t.Parallel()
+	st := mem.New()
+	const stored = `{"kind":"Node","apiVersion":"projectcalico.org/v3","metadata":{"name":"node-a","labels":{"rack":"1"}},"spec":{"bgp":{"ipv4Address":"10.9.9.9/24","fromTheFuture":true},"novel":{"a":[1]}},"status":{"new":"x"}}`
+	key := "/calico/resources/v3/projectcalico.org/nodes/node-a"
+	if out, err := st.DB.Txn(t.Context(), []kv.Write{{Key: key, Value: []byte(stored)}}); err != nil || out.Refused != nil {
+		t.Fatal(out, err)
+	}
+	if _, err := prepare(t, st, "node-a", "IP=autodetect", "eth0 10.0.0.5/24"); err != nil {
+		t.Fatal(err)
+	}
+	o, err := st.Get(t.Context(), model.Key{Kind: model.KindNode, Name: "node-a"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{`"ipv4Address":"10.0.0.5/24"`, `"fromTheFuture":true`, `"novel":{"a":[1]}`, `"new":"x"`, `"rack":"1"`} {
+		if !strings.Contains(string(o.Raw()), want) {
+			t.Errorf("lost %s: %s", want, o.Raw())
+		}
 	}
 }
 
