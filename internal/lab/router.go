@@ -99,8 +99,11 @@ func birdConfig(t *topology.Topology, r *topology.Router) string {
 	line("router id %v;", id)
 	line("log stderr all;")
 	line("protocol device { scan time 2; }")
+	// Connected networks and the default route, by which BIRD finds the next hops of
+	// iBGP and of peers in other racks.
+	line("protocol direct { ipv4; ipv6; }")
 	for _, f := range []string{"ipv4", "ipv6"} {
-		line("protocol kernel kernel_%s { merge paths yes; %s { import none; export all; }; }", f, f)
+		line("protocol kernel kernel_%s { merge paths yes; learn; %s { import all; export where source ~ [RTS_STATIC, RTS_BGP]; }; }", f, f)
 		line("protocol static announced_%s {\n\t%s;", f, f)
 		for _, p := range r.Announce {
 			if family(p.Addr()) == f {
