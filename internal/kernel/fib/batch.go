@@ -103,6 +103,10 @@ func (f *FIB) stageRoute(k key, e entry) {
 	e.flags &^= dirty | hit | exact
 	if a.why != reasonNone {
 		e.why, e.errno = a.why, 0
+		if a.why == noGateway && e.is(owned) {
+			f.stageRemoval(k, old, e) // it leads where nobody is
+			return
+		}
 		f.set(k, old, e)
 		return
 	}
@@ -131,7 +135,14 @@ func (f *FIB) stageDelete(k key, e entry) {
 		f.set(k, old, e) // the kernel dropped it with its link
 		return
 	}
-	e.flags |= flying
+	f.stageRemoval(k, old, e)
+}
+
+// stageRemoval adds the message that removes what the kernel has on the key of
+// e, whose former value is old.
+func (f *FIB) stageRemoval(k key, old, e entry) {
+	a := f.attrs.all[e.attr]
+	e.flags = e.flags&^owned | flying
 	f.set(k, old, e)
 	b := &f.batch
 	b.open(unix.RTM_DELROUTE, 0, op{kind: deleteRoute, k: k, attr: e.attr})
@@ -166,6 +177,7 @@ func (f *FIB) settleAdd(o *op, errno unix.Errno) {
 	e.flags = e.flags&^(flying|seen) | f.parity
 	switch {
 	case errno == 0:
+		f.overwritten(o.k)
 		e.flags |= owned
 		e.why, e.errno = reasonNone, 0
 		if !e.is(wanted) { // deleted meanwhile

@@ -14,6 +14,7 @@ import (
 // eventGroups are the kernel's events that concern us.
 var eventGroups = []int{
 	unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE, unix.RTNLGRP_IPV4_IFADDR,
+	unix.RTNLGRP_IPV4_NETCONF, unix.RTNLGRP_IPV6_NETCONF,
 }
 
 // listen takes in the kernel's events until the socket is closed.
@@ -53,10 +54,12 @@ func (f *FIB) event(m message, r *route) {
 		}
 	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
 		if r.parse(m.body) && !r.cloned && f.tables[r.key.table] {
-			f.routeEvent(r, m.typ == unix.RTM_NEWROUTE, m.flags&unix.NLM_F_REPLACE != 0)
+			f.routeEvent(r, m.typ == unix.RTM_NEWROUTE, m.flags)
 		}
 	case unix.RTM_DELADDR:
 		f.addressGone(m.body)
+	case unix.RTM_NEWNETCONF:
+		f.netconfEvent(m.body)
 	}
 }
 
@@ -77,7 +80,8 @@ func (f *FIB) linkEvent(there bool, b []byte) {
 }
 
 // addressGone handles what the kernel does without an event: it drops the IPv4
-// routes whose source an address was (fib_sync_down_addr).
+// routes whose source an address was (fib_sync_down_addr), and with the last one
+// of a link all that are there (fib_disable_ip).
 func (f *FIB) addressGone(b []byte) {
 	if len(b) < addrBytes {
 		return
@@ -87,11 +91,10 @@ func (f *FIB) addressGone(b []byte) {
 		if typ != unix.IFA_LOCAL || !ok {
 			continue
 		}
-		for _, a := range f.attrs.all[1:] {
-			if a != nil && a.Src == addr {
-				f.loop.Resync()
-				return
-			}
+		source := slices.ContainsFunc(f.attrs.all[1:], func(a *attrs) bool { return a != nil && a.Src == addr })
+		if source || f.dependsOn(int32(native.Uint32(b[4:])), addr) {
+			f.loop.Resync()
+			return
 		}
 	}
 }
@@ -110,10 +113,8 @@ func (f *FIB) neighborEvent(there bool, k kernelNeighbor) {
 }
 
 // routeEvent takes in that somebody else added, replaced or removed a route.
-func (f *FIB) routeEvent(r *route, added, replaced bool) {
-	if c, ok := f.connectedRoute(r); ok {
-		f.connectedEvent(c, added)
-	}
+func (f *FIB) routeEvent(r *route, added bool, flags uint16) {
+	f.wayEvent(r, added, flags)
 	e, known := f.entries[r.key]
 	switch {
 	case !known:
@@ -127,23 +128,10 @@ func (f *FIB) routeEvent(r *route, added, replaced bool) {
 			f.set(r.key, old, e)
 		}
 	case added:
-		f.wantedAdded(r, e, replaced)
+		f.wantedAdded(r, e, flags&unix.NLM_F_REPLACE != 0)
 	default:
 		f.wantedRemoved(r, e)
 	}
-}
-
-func (f *FIB) connectedEvent(c connected, added bool) {
-	i := slices.Index(f.connected, c)
-	switch {
-	case added && i < 0:
-		f.connected = append(f.connected, c)
-	case !added && i >= 0:
-		f.connected = slices.Delete(f.connected, i, i+1)
-	default:
-		return
-	}
-	f.gen++
 }
 
 // wantedAdded handles a new route on a key that we want.

@@ -11,9 +11,15 @@
 // full comparison is for what no event tells.
 //
 // What cannot be done yet stays wanted: a route whose link does not exist, is
-// down, or whose gateway is on no connected network is programmed by the event
-// that cures it. The link of a gateway is chosen here, from the connected routes, as
-// the kernel would choose it.
+// down, or to whose gateway nothing leads is programmed by the event that cures
+// it.
+//
+// How a gateway is reached is decided here, once for all routes that share it: by
+// the longest prefix, then the lowest metric, among the routes of others in the
+// main table. If that is a connected network, the gateway is on its link; if it
+// is a route through a gateway, say the default route, ours leads through the same
+// (RFC 4271 section 5.1.3, recursive next hops). Routes of ours are never taken,
+// and a gateway in a block of this node is a workload here or nobody.
 //
 // Ownership: routes of the cluster's protocol (12, bird) are ours; so are host
 // routes of the device protocol (3, boot) on links with our prefix, and permanent
@@ -28,6 +34,7 @@ package fib
 import (
 	"context"
 	"log/slog"
+	"net/netip"
 	"strings"
 	"sync"
 	"time"
@@ -106,10 +113,13 @@ type FIB struct {
 	gone       []goneNeighbor  // neighbours to delete
 	external   []externalRoute // routes of others to delete
 
-	connected  []connected
-	gen        uint32 // counts changes of links and connected routes
-	resolved   uint32 // gen at which attrs were resolved
-	unresolved bool   // some gateway is on no connected network
+	ways     ways                    // to gateways
+	blocks   map[key]struct{}        // wanted blackholes
+	hosts    map[uint32]struct{}     // metrics of routes to workloads
+	remote   map[netip.Addr]struct{} // gateways on no connected network, as last resolved
+	gen      uint32                  // counts changes of links and ways
+	resolved uint32                  // gen at which attrs were resolved
+	eased    bool                    // what the kernel refused it may take now
 
 	parity                     flag // entries with it were seen by this dump, or are younger
 	heard                      bool // no event was lost since the last dump
@@ -132,21 +142,7 @@ type FIB struct {
 // New opens the sockets in the network namespace of the calling thread. Call
 // Run, which also closes them.
 func New(opts Options) (*FIB, error) {
-	f := &FIB{
-		opts:       opts.withDefaults(),
-		entries:    map[key]entry{},
-		attrs:      newInterned(),
-		links:      map[string]*link{},
-		byIndex:    map[int32]*link{},
-		tables:     map[uint32]bool{},
-		dirtyLinks: map[string]bool{},
-		changed:    make(chan struct{}),
-		gen:        1,
-	}
-	for _, t := range f.opts.Tables {
-		f.tables[t] = true
-	}
-	f.batch.limit = batchMessages
+	f := blank(opts)
 	f.loop = reconcile.New(f.pass, reconcile.Options{Resync: max(f.opts.Resync, 0), Health: f.health})
 	var err error
 	if f.writer, err = openSocket(); err == nil {
@@ -163,6 +159,30 @@ func New(opts Options) (*FIB, error) {
 		return nil, err
 	}
 	return f, nil
+}
+
+// blank gives a FIB that knows and wants nothing, without a kernel.
+func blank(opts Options) *FIB {
+	f := &FIB{
+		opts:       opts.withDefaults(),
+		entries:    map[key]entry{},
+		attrs:      newInterned(),
+		links:      map[string]*link{},
+		byIndex:    map[int32]*link{},
+		tables:     map[uint32]bool{},
+		dirtyLinks: map[string]bool{},
+		changed:    make(chan struct{}),
+		ways:       newWays(0),
+		blocks:     map[key]struct{}{},
+		hosts:      map[uint32]struct{}{},
+		remote:     map[netip.Addr]struct{}{},
+		gen:        1,
+	}
+	for _, t := range f.opts.Tables {
+		f.tables[t] = true
+	}
+	f.batch.limit = batchMessages
+	return f
 }
 
 func (f *FIB) close() {

@@ -1,6 +1,8 @@
 package fib
 
 import (
+	"bytes"
+	"cmp"
 	"net/netip"
 
 	"golang.org/x/sys/unix"
@@ -44,6 +46,9 @@ func (k *key) addrBytes() []byte {
 	return k.addr[:4]
 }
 
+// valid reports whether the length fits the family; what we made ourselves is.
+func (k *key) valid() bool { return int(k.bits) <= 8*len(k.addrBytes()) }
+
 // host reports whether k is the route to a single address.
 func (k *key) host() bool { return int(k.bits) == 8*len(k.addrBytes()) }
 
@@ -63,6 +68,7 @@ type hop struct {
 	index   int32
 	gen     uint32 // of the link, when we resolved it; not compared
 	family  uint8  // AF_INET, AF_INET6, or 0 for no gateway
+	onLink  bool   // the gateway need not be on a connected network of the link
 }
 
 func (h *hop) gatewayBytes() []byte {
@@ -90,7 +96,11 @@ func (h *hop) setVia(v []byte) {
 }
 
 func (h hop) same(o hop) bool {
-	return h.gateway == o.gateway && h.index == o.index && h.family == o.family
+	return h.gateway == o.gateway && h.index == o.index && h.family == o.family && h.onLink == o.onLink
+}
+
+func (h hop) compare(o hop) int {
+	return cmp.Or(cmp.Compare(h.index, o.index), bytes.Compare(h.gateway[:], o.gateway[:]))
 }
 
 // sameHops compares as sets: the kernel keeps its own order.

@@ -103,12 +103,12 @@ func (f *FIB) tune(l *link) {
 	if !l.want || l.tuned || l.index == 0 {
 		return
 	}
-	index, v4, v6 := l.index, l.v4, l.v6
+	index, v4, v6, detuned := l.index, l.v4, l.v6, l.detuned
 	f.mu.Unlock()
 	n, err := tuneLink(l.name, v4, v6)
 	f.mu.Lock()
 	f.stats.Sysctls += uint64(n)
-	if !l.want || l.index != index || l.v4 != v4 || l.v6 != v6 {
+	if !l.want || l.index != index || l.v4 != v4 || l.v6 != v6 || l.detuned != detuned {
 		return // it changed meanwhile, and is dirty again
 	}
 	if errors.Is(err, unix.ENOENT) && f.links[l.name] == l && !exists(l.name) {

@@ -139,7 +139,7 @@ func appendRoute(b []byte, k key, scope, proto, typ uint8, flags uint32) []byte 
 // appendWanted adds the body of the message that makes route k of a.
 func appendWanted(b []byte, k key, a *attrs) []byte {
 	var flags uint32
-	if a.OnLink && len(a.hops) == 1 {
+	if len(a.hops) == 1 && a.hops[0].onLink {
 		flags = unix.RTNH_F_ONLINK
 	}
 	b = appendRoute(b, k, scopeOf(k, a), a.Proto, kernelType(a.Type), flags)
@@ -157,7 +157,7 @@ func appendWanted(b []byte, k key, a *attrs) []byte {
 		for i := range a.hops {
 			hop := len(b)
 			b = append(b, 0, 0, 0, 0)
-			if a.OnLink {
+			if a.hops[i].onLink {
 				b[hop+2] = unix.RTNH_F_ONLINK
 			}
 			b = native.AppendUint32(b, uint32(a.hops[i].index))
@@ -187,8 +187,9 @@ type route struct {
 	key        key
 	typ, proto uint8
 	scope      uint8
-	onLink     bool
+	onLink     bool // some hop is
 	odd        bool // has what we never give a route: nexthop object, encapsulation
+	encap      bool
 	cloned     bool // not a route: a cached exception, or of a kind we cannot name
 	src        [16]byte
 	hasSrc     bool
@@ -209,6 +210,7 @@ func (r *route) parse(b []byte) bool {
 	}
 	r.typ, r.proto, r.scope = b[7], b[5], b[6]
 	r.onLink = flags&unix.RTNH_F_ONLINK != 0
+	r.single.onLink = r.onLink
 	r.cloned = flags&unix.RTM_F_CLONED != 0 || b[2] != 0 || b[3] != 0 // a source prefix or a TOS makes another key
 	for typ, v := range attributes(b[routeBytes:]) {
 		switch typ {
@@ -229,8 +231,10 @@ func (r *route) parse(b []byte) bool {
 			r.single.setVia(v)
 		case unix.RTA_MULTIPATH:
 			r.parseHops(b[0], v)
-		case rtaNexthopID, unix.RTA_ENCAP:
+		case rtaNexthopID:
 			r.odd = true
+		case unix.RTA_ENCAP:
+			r.odd, r.encap = true, true
 		}
 	}
 	if len(r.hops) == 0 && r.typ == unix.RTN_UNICAST {
@@ -245,8 +249,8 @@ func (r *route) parseHops(family uint8, b []byte) {
 		if n < hopBytes || n > len(b) {
 			return
 		}
-		h := hop{index: int32(native.Uint32(b[4:]))}
-		r.onLink = r.onLink || b[2]&unix.RTNH_F_ONLINK != 0
+		h := hop{index: int32(native.Uint32(b[4:])), onLink: b[2]&unix.RTNH_F_ONLINK != 0}
+		r.onLink = r.onLink || h.onLink
 		r.odd = r.odd || b[3] != 0 // a weight
 		for typ, v := range attributes(b[hopBytes:n]) {
 			switch typ {
@@ -255,7 +259,7 @@ func (r *route) parseHops(family uint8, b []byte) {
 			case unix.RTA_VIA:
 				h.setVia(v)
 			case unix.RTA_ENCAP:
-				r.odd = true
+				r.odd, r.encap = true, true
 			}
 		}
 		r.hops = append(r.hops, h)
@@ -274,7 +278,7 @@ func (r *route) matches(a *attrs) bool {
 			return false
 		}
 	}
-	return (len(a.hops) == 0 || r.onLink == a.OnLink) && sameHops(r.hops, a.hops)
+	return sameHops(r.hops, a.hops)
 }
 
 // device is the index of the only link of r, which has no gateway; else 0.

@@ -31,9 +31,14 @@ func TestAnyHistoryEndsAsPlanned(t *testing.T) {
 				h.ip("link set p" + l[4:] + " up")
 			}
 			h.uplink()
+			defaults := "route replace default via 10.0.0.1\n-6 route replace default via fd00::1"
+			h.tryIP("route flush default")
+			h.tryIP("-6 route flush default")
+			h.ips(defaults)
 			h.f.Synced()
 
 			fresh := newKernel(t)
+			fresh.ips(defaults)
 			fresh.workload("cali1")
 			fresh.workload("cali2")
 			f, _ := fresh.start(fib.Options{})
@@ -112,9 +117,9 @@ var (
 func (h *history) put() (d plan.Delta) {
 	for range 1 + h.rand.IntN(3) {
 		v6 := h.rand.IntN(2) == 0
-		dst, a, b := pick(h.rand, someDsts4...), "10.0.0.3", "10.0.0.4"
+		dst, a, b := pick(h.rand, someDsts4...), "10.0.0.3", pick(h.rand, "10.0.0.4", "10.9.9.9")
 		if v6 {
-			dst, a, b = pick(h.rand, someDsts6...), "fd00::3", "fd00::4"
+			dst, a, b = pick(h.rand, someDsts6...), "fd00::3", pick(h.rand, "fd00::4", "fd09::9")
 		}
 		switch h.rand.IntN(5) {
 		case 0:
@@ -124,7 +129,7 @@ func (h *history) put() (d plan.Delta) {
 		case 2:
 			d.PutRoutes = append(d.PutRoutes, cluster(dst, a, b))
 		case 3:
-			r := cluster(dst, b)
+			r := cluster(dst, a)
 			r.Link = "eth0"
 			d.PutRoutes = append(d.PutRoutes, r)
 		case 4:
@@ -169,6 +174,11 @@ func (h *history) damage() {
 		"link del "+link,
 		"link set eth0 down",
 		"uplink",
+		pick(h.rand, "", "-6 ")+"route del default",
+		"route replace default via "+pick(h.rand, "10.0.0.1", "10.0.0.2", "10.0.0.3"),
+		"route append default metric 9 via "+pick(h.rand, "10.0.0.5", "10.0.0.6"),
+		"-6 route "+pick(h.rand, "replace", "append", "del")+" default via "+pick(h.rand, "fd00::1", "fd00::5", "fd00::6"),
+		pick(h.rand, "", "-6 ")+"route flush default",
 	)
 	h.log = append(h.log, cmd)
 	if cmd == "uplink" {

@@ -34,32 +34,34 @@ func (f *FIB) resync() error {
 		return fmt.Errorf("read links: %w", err)
 	}
 	if !f.heard {
-		// Gateways cannot be compared before the connected networks are known.
+		// Gateways cannot be compared before the ways to them are known.
 		f.heard = true
-		f.connected = f.connected[:0]
+		f.ways = newWays(f.ways.events)
 		if err := f.readRoutes(func(r *route) {
-			if c, ok := f.connectedRoute(r); ok && !slices.Contains(f.connected, c) {
-				f.connected = append(f.connected, c)
+			if w, ok := f.wayOf(r); ok {
+				f.ways.add(r.key.prefix(), w, false)
 			}
 		}); err != nil {
 			f.heard = false
 			return fmt.Errorf("read routes: %w", err)
 		}
 		f.gen++
+		f.eased = true
 	}
 	f.refresh()
-	var still []connected
+	now := newWays(f.ways.events)
 	if err := f.readRoutes(func(r *route) {
-		if c, ok := f.connectedRoute(r); ok {
-			still = append(still, c)
+		if w, ok := f.wayOf(r); ok {
+			now.add(r.key.prefix(), w, false)
 		}
 		f.compare(r)
 	}); err != nil {
 		return fmt.Errorf("read routes: %w", err)
 	}
-	// Events may have changed the networks since; only what both know of is compared.
-	for _, c := range still {
-		f.connectedEvent(c, true)
+	if f.ways.events == now.events && !f.ways.equal(&now) { // else the events are newer
+		f.ways = now
+		f.gen++
+		f.eased = true
 	}
 	f.sweep()
 	if err := f.readNeighbors(); err != nil {

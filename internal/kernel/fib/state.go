@@ -123,7 +123,7 @@ func (f *FIB) whyNot(k key) string {
 	case linkDown:
 		return fmt.Sprintf("link %s is down", a.Link)
 	case noGateway:
-		return fmt.Sprintf("gateway %v is on no connected network", a.Via)
+		return fmt.Sprintf("no route leads to gateway %v", a.Via)
 	case conflict:
 		return ErrConflict.Error()
 	case refused:

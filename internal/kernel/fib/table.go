@@ -28,7 +28,7 @@ const (
 	reasonNone  reason = iota
 	linkMissing        // until the link appears
 	linkDown           // until it is set up
-	noGateway          // until a connected network has the gateway
+	noGateway          // until a route of others leads to the gateway
 	conflict           // until somebody removes the foreign route
 	refused            // by the kernel, with errno: until a retry succeeds
 	reasons            // how many there are
@@ -95,7 +95,7 @@ func (a *attrs) device() bool { return a.Type == plan.Unicast && a.Via == "" }
 // same reports whether the kernel would not tell a from b.
 func (a *attrs) same(b *attrs) bool {
 	return a == b || a.why == reasonNone && b.why == reasonNone && a.Type == b.Type && a.Proto == b.Proto &&
-		a.Src == b.Src && (len(a.hops) == 0 || a.OnLink == b.OnLink) && sameHops(a.hops, b.hops)
+		a.Src == b.Src && sameHops(a.hops, b.hops)
 }
 
 // interned gives every distinct plan.RouteAttrs a number.
@@ -147,7 +147,6 @@ func (f *FIB) intern(a *plan.RouteAttrs) uint32 {
 		x := f.attrs.all[id]
 		hops, why := f.resolve(x)
 		x.hops, x.why = slices.Clone(hops), why
-		f.unresolved = f.unresolved || why == noGateway
 	}
 	return id
 }
@@ -173,9 +172,12 @@ func (f *FIB) putRoute(r *plan.Route) {
 		}
 		f.unlink(k, f.attrs.all[old.attr])
 	}
-	if a.device() {
+	switch {
+	case a.device():
 		f.link(a.Link).routes[k] = struct{}{}
-		f.gatewayFound(k)
+		f.workloadFound(k)
+	case a.Type == plan.Blackhole:
+		f.blockChanged(k, true)
 	}
 	f.set(k, old, e)
 	if had {
@@ -217,8 +219,11 @@ func (f *FIB) touch(k key, e entry) {
 	f.queue.push(k)
 }
 
-// unlink removes k from the routes of its link.
+// unlink removes k from the routes of its link, or from the blocks.
 func (f *FIB) unlink(k key, a *attrs) {
+	if a.Type == plan.Blackhole {
+		f.blockChanged(k, false)
+	}
 	if a.device() {
 		if l := f.links[a.Link]; l != nil {
 			delete(l.routes, k)

@@ -14,9 +14,10 @@ type link struct {
 	up    bool
 	gen   uint32 // changes with index and up: what the kernel had on it is gone
 
-	want, v4, v6 bool  // workload link, of these families
-	tuned        bool  // its sysctls are right
-	err          error // why not
+	want, v4, v6 bool   // workload link, of these families
+	tuned        bool   // its sysctls are right
+	detuned      uint32 // counts how often somebody changed them
+	err          error  // why not
 
 	routes    map[key]struct{} // wanted device routes
 	neighbors map[netip.Addr]*neighbor
@@ -53,7 +54,7 @@ func (f *FIB) linkIs(name string, index int32, up bool) {
 		l.tuned = false
 	}
 	if l.index != index || !up {
-		f.flushed(l)
+		f.flushed(l, l.index != index)
 	}
 	l.index, l.up = index, up
 	f.byIndex[index] = l
@@ -67,7 +68,7 @@ func (f *FIB) linkGone(index int32) {
 		return
 	}
 	delete(f.byIndex, index)
-	f.flushed(l)
+	f.flushed(l, true)
 	l.index, l.up, l.tuned = 0, false, false
 	f.linkChanged(l)
 	f.forget(l)
@@ -75,68 +76,25 @@ func (f *FIB) linkGone(index int32) {
 
 // flushed takes in that the kernel dropped what it had on a link, of which for
 // IPv4 it tells nothing (fib_sync_down_dev).
-func (f *FIB) flushed(l *link) {
+func (f *FIB) flushed(l *link, gone bool) {
 	for _, n := range l.neighbors {
 		n.ok = false
 	}
-	f.connected = slices.DeleteFunc(f.connected, func(c connected) bool { return c.index == l.index && l.index != 0 })
+	if l.index != 0 && !f.ours(l.name) {
+		f.ways.events++
+		f.ways.linkLost(l.index, gone, func(index int32) bool {
+			other := f.byIndex[index]
+			return other != nil && other.up
+		})
+	}
 }
 
 func (f *FIB) linkChanged(l *link) {
 	f.gen++
+	f.eased = true
 	l.gen = f.gen
 	if l.want || len(l.neighbors)+len(l.routes) > 0 {
 		f.dirtyLinks[l.name] = true
-	}
-}
-
-// connected is a network that is reached without a gateway.
-type connected struct {
-	prefix netip.Prefix
-	index  int32
-	metric uint32
-}
-
-// connectedRoute gives the connected network that r is, if it is one. Routes to
-// our workloads are not: linkTowards finds them among what is wanted.
-func (f *FIB) connectedRoute(r *route) (connected, bool) {
-	index := r.device()
-	if index == 0 || r.key.table != plan.TableMain {
-		return connected{}, false
-	}
-	if l := f.byIndex[index]; l == nil || f.ours(l.name) {
-		return connected{}, false
-	}
-	p := r.key.prefix()
-	return connected{p, index, r.key.metric}, !p.Addr().IsLinkLocalUnicast() && !p.Addr().IsMulticast()
-}
-
-// linkTowards finds the link on whose network a gateway is, or nil.
-func (f *FIB) linkTowards(gw netip.Addr) *link {
-	host := makeKey(plan.RouteKey{Dst: netip.PrefixFrom(gw, gw.BitLen()), Table: plan.TableMain})
-	if e, ok := f.entries[host]; ok && e.is(wanted) && f.attrs.all[e.attr].device() {
-		return f.links[f.attrs.all[e.attr].Link]
-	}
-	var best *connected
-	for i := range f.connected {
-		c := &f.connected[i]
-		if l := f.byIndex[c.index]; l == nil || !l.up || !c.prefix.Contains(gw) {
-			continue
-		}
-		if best == nil || c.prefix.Bits() > best.prefix.Bits() || c.prefix.Bits() == best.prefix.Bits() && c.metric < best.metric {
-			best = c
-		}
-	}
-	if best == nil {
-		return nil
-	}
-	return f.byIndex[best.index]
-}
-
-// gatewayFound has gateways looked up again when the new route k leads to one.
-func (f *FIB) gatewayFound(k key) {
-	if k.host() && f.unresolved {
-		f.gen++
 	}
 }
 
@@ -150,7 +108,6 @@ func (f *FIB) resolve(a *attrs) ([]hop, reason) {
 	why := noGateway
 	add := func(l *link, gw netip.Addr) {
 		switch {
-		case l == nil && a.Link == "":
 		case l == nil || l.index == 0:
 			why = linkMissing
 		case !l.up:
@@ -169,9 +126,14 @@ func (f *FIB) resolve(a *attrs) ([]hop, reason) {
 	for gw := range a.Via.All() {
 		if a.Link != "" {
 			add(f.links[a.Link], gw)
+		} else if l := f.workload(gw); l != nil {
+			add(l, gw)
 		} else {
-			add(f.linkTowards(gw), gw)
+			hops = f.through(hops, gw)
 		}
+	}
+	for i := range hops {
+		hops[i].onLink = hops[i].onLink || a.OnLink
 	}
 	f.scratch = hops
 	if len(hops) > 0 {
@@ -180,23 +142,24 @@ func (f *FIB) resolve(a *attrs) ([]hop, reason) {
 	return hops, why
 }
 
-// refresh resolves all attributes again after links or connected networks
-// changed, and marks the routes for which that made a difference.
+// refresh resolves all attributes again after links or ways changed, and marks the routes for which that made a difference.
 func (f *FIB) refresh() {
 	if f.resolved == f.gen {
 		return
 	}
 	f.resolved = f.gen
-	f.tryAgain()                // what the kernel refused it may take now
+	if f.eased {
+		f.eased = false
+		f.tryAgain()
+	}
+	clear(f.remote)
 	differ := map[uint32]bool{} // number → the kernel has dropped such routes
 	scan := false
-	f.unresolved = false
 	for id, a := range f.attrs.all[1:] {
 		if a == nil {
 			continue
 		}
 		hops, why := f.resolve(a)
-		f.unresolved = f.unresolved || why == noGateway
 		if why == a.why && slices.Equal(hops, a.hops) {
 			continue
 		}

@@ -25,6 +25,11 @@ func gateway(addr string, index int32) hop {
 	return h
 }
 
+func onLink(h hop) hop {
+	h.onLink = true
+	return h
+}
+
 func TestWireRoundTrip(t *testing.T) {
 	t.Parallel()
 	bird := plan.RouteAttrs{Proto: plan.ProtoBird, Via: plan.MakeHops(netip.MustParseAddr("10.0.0.1"))}
@@ -39,11 +44,12 @@ func TestWireRoundTrip(t *testing.T) {
 		"device":       {"10.1.0.1/32", attrs{RouteAttrs: plan.RouteAttrs{Proto: 3, Link: "cali1"}, hops: []hop{{index: 5}}}},
 		"blackhole v6": {"fd01::/122", attrs{RouteAttrs: plan.RouteAttrs{Proto: 12, Type: plan.Blackhole}}},
 		"gateway":      {"10.1.0.0/26", attrs{RouteAttrs: bird, hops: []hop{gateway("10.0.0.1", 5)}}},
-		"onlink":       {"10.1.0.0/26", attrs{RouteAttrs: onlink, hops: []hop{gateway("10.0.0.1", 5)}}},
+		"onlink":       {"10.1.0.0/26", attrs{RouteAttrs: onlink, hops: []hop{onLink(gateway("10.0.0.1", 5))}}},
 		"source":       {"10.1.0.0/26", attrs{RouteAttrs: src, hops: []hop{gateway("10.0.0.1", 5)}}},
 		"via v6":       {"10.1.0.0/26", attrs{RouteAttrs: bird, hops: []hop{gateway("fd00::1", 5)}}},
 		"ECMP v6":      {"fd01::/64", attrs{RouteAttrs: bird, hops: []hop{gateway("fd00::1", 5), gateway("fd00::2", 6)}}},
-		"ECMP onlink":  {"10.1.0.0/26", attrs{RouteAttrs: onlink, hops: []hop{gateway("10.0.0.1", 5), gateway("fd00::2", 6)}}},
+		"ECMP onlink":  {"10.1.0.0/26", attrs{RouteAttrs: onlink, hops: []hop{onLink(gateway("10.0.0.1", 5)), onLink(gateway("fd00::2", 6))}}},
+		"some onlink":  {"10.1.0.0/26", attrs{RouteAttrs: bird, hops: []hop{gateway("10.0.0.1", 5), onLink(gateway("10.0.0.2", 6))}}},
 	} {
 		b, k, a := wire(tt.prefix, tt.a)
 		n := 0
@@ -70,7 +76,7 @@ func FuzzRead(f *testing.F) {
 	for _, prefix := range []string{"10.1.0.0/26", "fd01::/64"} {
 		b, _, _ := wire(prefix, attrs{
 			RouteAttrs: plan.RouteAttrs{Proto: 12, OnLink: true},
-			hops:       []hop{gateway("10.0.0.1", 5), gateway("fd00::2", 6)},
+			hops:       []hop{onLink(gateway("10.0.0.1", 5)), gateway("fd00::2", 6)},
 		})
 		f.Add(b)
 	}
@@ -79,11 +85,8 @@ func FuzzRead(f *testing.F) {
 	native.PutUint32(n, uint32(len(n)))
 	f.Add(n)
 	f.Fuzz(func(t *testing.T, b []byte) {
-		x := &FIB{
-			opts: Options{RemoveExternalRoutes: true}.withDefaults(), entries: map[key]entry{}, attrs: newInterned(),
-			links: map[string]*link{}, byIndex: map[int32]*link{}, dirtyLinks: map[string]bool{},
-			tables: map[uint32]bool{plan.TableMain: true}, changed: make(chan struct{}), localSynced: true, clusterSynced: true,
-		}
+		x := blank(Options{RemoveExternalRoutes: true})
+		x.localSynced, x.clusterSynced = true, true
 		x.linkIs("cali1", 5, true)
 		x.linkIs("eth0", 6, true)
 		var r route
