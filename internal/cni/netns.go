@@ -19,6 +19,9 @@ const codeInvalidNetns uint = 8
 // errNotNetns is wrapped by the error for a path that is no network namespace.
 var errNotNetns = &rpc.Error{Code: codeInvalidNetns, Msg: "not a network namespace"}
 
+// errNoNetns is wrapped by the error for a path that can't be opened.
+var errNoNetns = &rpc.Error{Code: codeInvalidNetns, Msg: "no network namespace there"}
+
 // netnsGone reports whether err of openNetns means that the namespace does not
 // exist any more. Of a namespace that was unmounted an ordinary file stays.
 func netnsGone(err error) bool {
@@ -35,7 +38,7 @@ type podNetns struct {
 func openNetns(path string) (podNetns, error) {
 	fd, err := netns.GetFromPath(path)
 	if err != nil {
-		return podNetns{}, fmt.Errorf("netns %s: %w", path, err)
+		return podNetns{}, fmt.Errorf("netns %s: %w: %w", path, errNoNetns, err)
 	}
 	p := podNetns{path: path, fd: fd}
 	kind, err := unix.IoctlRetInt(int(fd), unix.NS_GET_NSTYPE)

@@ -27,10 +27,12 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 )
 
@@ -61,27 +63,30 @@ type Server struct {
 	etcd       *embed.Etcd
 	sockets    []string
 	endStreams context.CancelFunc
+	silence    *atomic.Bool // set when it stops: what ends then is meant to end
 	stop       sync.Once
 }
 
 // Start runs a server and returns when it serves, or when ctx ends.
 func Start(ctx context.Context, c Config) (*Server, error) {
+	silence := &atomic.Bool{}
+	settings, err := c.settings(silence)
+	if err != nil {
+		return nil, fmt.Errorf("etcd server: %w", err)
+	}
 	sockets, err := c.prepare()
 	if err != nil {
 		return nil, err
-	}
-	settings, err := c.settings()
-	if err != nil {
-		return nil, fmt.Errorf("etcd server: %w", err)
 	}
 	streams, endStreams := context.WithCancel(context.Background())
 	settings.GRPCAdditionalServerOptions = append(settings.GRPCAdditionalServerOptions, endingWith(streams))
 	e, err := embed.StartEtcd(settings)
 	if err != nil {
 		endStreams()
+		_ = os.Remove(c.Dir) // if it is empty: nothing was kept there
 		return nil, fmt.Errorf("etcd server: %s: %w", c.Dir, err)
 	}
-	s := &Server{etcd: e, sockets: sockets, endStreams: endStreams}
+	s := &Server{etcd: e, sockets: sockets, endStreams: endStreams, silence: silence}
 	for _, path := range sockets {
 		if err := os.Chmod(path, 0o600); err != nil {
 			s.Stop()
@@ -105,6 +110,7 @@ func Start(ctx context.Context, c Config) (*Server, error) {
 // Stopping twice does nothing.
 func (s *Server) Stop() {
 	s.stop.Do(func() {
+		s.silence.Store(true)
 		s.endStreams()
 		s.etcd.Close()
 		for _, path := range s.sockets {
@@ -142,12 +148,6 @@ func (s *Server) Etcd() *embed.Etcd { return s.etcd }
 // killed server left, which would keep a new one from listening. It returns the
 // paths of the sockets.
 func (c Config) prepare() ([]string, error) {
-	if len(c.ClientURLs) == 0 {
-		return nil, errors.New("etcd server: no client URL is set")
-	}
-	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
-		return nil, fmt.Errorf("etcd server: %w", err)
-	}
 	var sockets []string
 	for _, u := range c.ClientURLs {
 		path, ok := strings.CutPrefix(u, "unix://")
@@ -168,11 +168,38 @@ func (c Config) prepare() ([]string, error) {
 		}
 		sockets = append(sockets, path)
 	}
+	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("etcd server: %w", err)
+	}
+	if err := checkUnused(c.Dir); err != nil {
+		return nil, fmt.Errorf("etcd server: %s: %w", c.Dir, err)
+	}
 	return sockets, nil
 }
 
-// removeStale removes a socket on which nobody listens any more.
+// checkUnused refuses the data of a running etcd: by itself a second one would
+// wait for the first to end, and say nothing.
+func checkUnused(dir string) error {
+	db, err := os.OpenFile(filepath.Join(dir, "member", "snap", "db"), os.O_RDWR, 0)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	if err := unix.Flock(int(db.Fd()), unix.LOCK_EX|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
+		return errors.New("another etcd is using this directory")
+	}
+	return nil
+}
+
+// removeStale removes a socket on which nobody listens any more. What is no socket
+// is not ours to remove.
 func removeStale(path string) error {
+	if info, err := os.Lstat(path); err == nil && info.Mode().Type() != os.ModeSocket {
+		return errors.New("there is something already that is no socket")
+	}
 	conn, err := net.Dial("unix", path)
 	if err == nil {
 		conn.Close()
@@ -185,10 +212,13 @@ func removeStale(path string) error {
 }
 
 // settings are c in etcd's terms.
-func (c Config) settings() (*embed.Config, error) {
+func (c Config) settings(silence *atomic.Bool) (*embed.Config, error) {
+	if len(c.ClientURLs) == 0 {
+		return nil, errors.New("no client URL is set")
+	}
 	e := embed.NewConfig()
 	e.Dir = c.Dir
-	e.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.New(newZapCore(c.Log)))
+	e.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.New(newZapCore(c.Log, silence)))
 	e.LogLevel = "warn"
 	e.EnableGRPCGateway = false
 	e.PreVote = true

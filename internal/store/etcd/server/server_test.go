@@ -65,6 +65,10 @@ func TestBadConfig(t *testing.T) {
 	dir := t.TempDir()
 	running, url := start(t, dir)
 	defer running.Stop()
+	precious := filepath.Join(dir, "precious")
+	if err := os.WriteFile(precious, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	long := "unix:///" + string(make([]byte, 120))
 	for name, tt := range map[string]struct {
 		c    server.Config
@@ -76,6 +80,8 @@ func TestBadConfig(t *testing.T) {
 		"scheme":         {server.Config{Dir: dir, ClientURLs: []string{"tcp://127.0.0.1:1"}}, `etcd server: URL "tcp://127.0.0.1:1": must be unix:///PATH, http://ADDRESS:PORT or https://ADDRESS:PORT`},
 		"no certificate": {server.Config{Dir: dir + "/tls", ClientURLs: []string{"https://127.0.0.1:1"}}, ""},
 		"bad address":    {server.Config{Dir: dir + "/bad", ClientURLs: []string{"http://192.0.2.1:23791"}}, ""},
+		"no socket":      {server.Config{Dir: dir + "/other", ClientURLs: []string{"unix://" + precious}}, `etcd server: client URL "unix://` + precious + `": there is something already that is no socket`},
+		"data in use":    {server.Config{Dir: dir + "/data", ClientURLs: []string{url + "2"}}, "etcd server: " + dir + "/data: another etcd is using this directory"},
 		"socket in use":  {server.Config{Dir: dir + "/other", ClientURLs: []string{url}}, `etcd server: client URL "` + url + `": somebody serves there already`},
 	} {
 		s, err := server.Start(t.Context(), tt.c)
@@ -85,6 +91,14 @@ func TestBadConfig(t *testing.T) {
 		} else if tt.want != "" && err.Error() != tt.want {
 			t.Errorf("%s:\n got %v\nwant %v", name, err, tt.want)
 		}
+	}
+	for _, made := range []string{"other", "bad"} {
+		if _, err := os.Stat(filepath.Join(dir, made)); !os.IsNotExist(err) {
+			t.Errorf("a server that did not start left %s: %v", made, err)
+		}
+	}
+	if _, err := os.Stat(precious); err != nil {
+		t.Error("somebody's file:", err)
 	}
 }
 
