@@ -516,10 +516,14 @@ func TestErrors(t *testing.T) {
 		"pod":      {"nodes: [{name: a}]\npods: [{name: p, node: a}]", "lab: pod/default/p: CNI ADD: ipam: pools exhausted: fake"},
 		"resource": {"resources: [{apiVersion: projectcalico.org/v3, kind: IPPool, metadata: {name: x}, spec: {cidr: 10.0.0.0/33}}]", "lab: lab.yaml: resources[0]: "},
 		"bird":     {"nodes: [{name: a}]\nrouters: [{name: tor, birdConfig: nonsense}]", "lab: tor: it ended (exit status 1): "},
+		"bird, after long reading": {
+			"nodes: [{name: a}]\nrouters: [{name: tor, birdConfig: \"" + strings.Repeat("# slowly ", 200000) + "\\n nonsense\"}]",
+			"lab: tor: it ended (exit status 1): ",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			if name == "bird" {
+			if strings.HasPrefix(name, "bird") {
 				testenv.Need(t, "bird")
 			}
 			s := spec(t, tt.topology)

@@ -23,13 +23,24 @@ func (h *holder) newRouter(i int, r *topology.Router) *machine {
 		target: r.Target(), rack: r.Rack, dir: dir, environ: h.Environ,
 		argv: []string{"bird", "-f", "-c", filepath.Join(dir, "bird.conf"), "-s", birdSocket(dir), "-P", filepath.Join(dir, "bird.pid")},
 		ready: func(ctx context.Context) error {
-			c, err := new(net.Dialer).DialContext(ctx, "unix", birdSocket(dir))
-			if err != nil {
-				return err
-			}
-			return c.Close()
+			return birdReady(ctx, birdSocket(dir))
 		},
 	}
+}
+
+// birdReady asks for BIRD's greeting: it listens before it has read its
+// configuration, and answers after.
+func birdReady(ctx context.Context, socket string) error {
+	c, err := new(net.Dialer).DialContext(ctx, "unix", socket)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	defer context.AfterFunc(ctx, func() { c.Close() })()
+	if _, err := c.Read(make([]byte, 1)); err != nil {
+		return fmt.Errorf("no greeting on %s: %w", socket, err)
+	}
+	return nil
 }
 
 func birdSocket(dir string) string { return filepath.Join(dir, "bird.ctl") }
