@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -63,7 +64,8 @@ func pingTrain(to netip.Addr) error {
 	go func() { _, _ = io.Copy(io.Discard, os.Stdin); close(end) }()
 	var mu sync.Mutex
 	got := map[int]bool{}
-	first := sync.OnceFunc(func() { fmt.Println("ready") })
+	arrived := make(chan struct{})
+	first := sync.OnceFunc(func() { fmt.Println("ready"); close(arrived) })
 	go func() {
 		for {
 			n, ok := echoReply(fd, to.Is6())
@@ -77,6 +79,14 @@ func pingTrain(to netip.Addr) error {
 		}
 	}()
 	r := trainResult{}
+	time.AfterFunc(20*time.Second, func() {
+		select {
+		case <-arrived:
+		default:
+			fmt.Printf("%v does not answer\n", to)
+			os.Exit(1)
+		}
+	})
 	for tick := time.NewTicker(trainEvery); ; r.Sent++ {
 		select {
 		case <-end:
@@ -273,6 +283,7 @@ type cniAnswer struct {
 	Stdout    string
 	Stderr    string
 	Took      time.Duration
+	Routed    bool // ADD: when it returned, the kernel had a route to each address
 }
 
 // containers is a container runtime as far as CNI sees one: it makes network
@@ -326,6 +337,26 @@ func newNetns() (ns netns.NsHandle, err error) {
 	return ns, err
 }
 
+// areRouted reports whether the node has a route to every address of a CNI result.
+func areRouted(stdout string) bool {
+	var result struct {
+		IPs []struct{ Address netip.Prefix }
+	}
+	if json.Unmarshal([]byte(stdout), &result) != nil || len(result.IPs) == 0 {
+		return false
+	}
+	for _, ip := range result.IPs {
+		a := ip.Address.Addr()
+		routes, err := netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{
+			Dst: &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(a.BitLen(), a.BitLen())},
+		}, netlink.RT_FILTER_DST)
+		if err != nil || len(routes) == 0 {
+			return false
+		}
+	}
+	return true
+}
+
 // run carries the call out in one container.
 func (call cniCall) run(name string, ns netns.NsHandle) cniAnswer {
 	path, id := fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), int(ns)), "id-"+name
@@ -346,7 +377,8 @@ func (call cniCall) run(name string, ns netns.NsHandle) cniAnswer {
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	start := time.Now()
 	err := cmd.Run()
-	a := cniAnswer{Container: name, Took: time.Since(start), Stdout: stdout.String(), Stderr: stderr.String()}
+	routed := err == nil && call.Command == "ADD" && areRouted(stdout.String())
+	a := cniAnswer{Routed: routed, Container: name, Took: time.Since(start), Stdout: stdout.String(), Stderr: stderr.String()}
 	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
 		a.Code = exit.ExitCode()
 	} else if err != nil {
