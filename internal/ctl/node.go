@@ -20,7 +20,9 @@ import (
 	"github.com/weft-net/weft/internal/peering"
 	"github.com/weft-net/weft/internal/run"
 	"github.com/weft-net/weft/internal/startup"
+	"github.com/weft-net/weft/internal/store"
 	"github.com/weft-net/weft/internal/store/datastore"
+	"github.com/weft-net/weft/internal/store/etcd"
 )
 
 // Where things are unless the environment says otherwise.
@@ -49,6 +51,7 @@ It is set by the environment, with the variables that calico/node has:
   IP_AUTODETECTION_METHOD    first-found, can-reach=…, interface=…, skip-interface=…, cidr=…
   AS                         AS number of this node
   DATASTORE_TYPE, ETCD_*     the datastore
+  WAIT_FOR_DATASTORE         true: wait until it answers, rather than fail
   CALICO_IPV4POOL_*          the pool that is created when there is none
   CALICO_ROUTER_ID           BGP identifier: an IPv4 address, or hash
   CALICO_NETWORKING_BACKEND  bird (default), or none: no BGP
@@ -78,13 +81,42 @@ func nodeRun(ctx context.Context, p Process) error {
 			break
 		}
 	}
-	st, err := datastore.Open(ctx, p.Getenv)
+	st, err := openStore(ctx, p, log)
+	if ctx.Err() != nil {
+		return nil // told to end while waiting
+	}
 	if err != nil {
 		return err
 	}
 	defer func() { _ = st.Close() }()
 	c.Store = st
 	return agent.Run(ctx, c)
+}
+
+// openStore connects to the datastore. With WAIT_FOR_DATASTORE=true it waits for
+// one that is not there yet; a setting that is wrong is an error all the same.
+func openStore(ctx context.Context, p Process, log *slog.Logger) (store.Store, error) {
+	wait := p.Getenv("WAIT_FOR_DATASTORE")
+	if wait != "" && wait != "true" && wait != "false" {
+		return nil, fmt.Errorf("WAIT_FOR_DATASTORE=%q: must be true, false or empty", wait)
+	}
+	last := ""
+	for {
+		st, err := datastore.Open(ctx, p.Getenv)
+		absent := errors.As(err, new(*etcd.EndpointError)) && !errors.Is(err, store.ErrRefused)
+		if err == nil || !absent || wait != "true" {
+			return st, err
+		}
+		if err.Error() != last {
+			log.Warn("waiting for the datastore", "err", err)
+			last = err.Error()
+		}
+		select {
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
 }
 
 // agentConfig reads the environment. The error names the variable at fault.

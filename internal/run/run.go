@@ -32,7 +32,7 @@ func Context(parent context.Context) context.Context {
 
 // Logger writes records of level and above to w as text lines. The level may be
 // changed while it is in use.
-func Logger(w io.Writer, level *slog.LevelVar) *slog.Logger {
+func Logger(w io.Writer, level slog.Leveler) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level}))
 }
 
