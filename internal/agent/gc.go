@@ -37,6 +37,7 @@ func (a *attachments) GC(ctx context.Context, r rpc.GCRequest) (rpc.GCResponse, 
 		}
 		if !r.AddressesOnly {
 			out.HostLinks = append(out.HostLinks, s.link)
+			out.Removed = append(out.Removed, s.at)
 		}
 	}
 	handles, err := a.staleHandles(ctx, r.Network, valid)

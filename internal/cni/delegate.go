@@ -16,6 +16,8 @@ import (
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/cni/pkg/version"
 	"github.com/vishvananda/netlink"
+
+	"github.com/weft-net/weft/internal/cni/rpc"
 )
 
 // delegateAdd gets addresses from the IPAM plugin that the configuration names.
@@ -109,6 +111,15 @@ func (c *call) delegateCheck(ctx context.Context) error  { return c.delegate(ctx
 func (c *call) delegateStatus(ctx context.Context) error { return c.delegate(ctx, "STATUS") }
 func (c *call) delegateGC(ctx context.Context) error     { return c.delegate(ctx, "GC") }
 
+// delegateDelOf has the IPAM plugin take back what it gave another container.
+func (c *call) delegateDelOf(ctx context.Context, a rpc.Attachment) error {
+	_, err := c.runIPAM(ctx, "DEL", c.cmd.StdinData, "CNI_CONTAINERID="+a.ContainerID, "CNI_IFNAME="+a.IfName)
+	if err != nil {
+		return fmt.Errorf("ipam %s: %w", c.conf.IPAM.Type, err)
+	}
+	return nil
+}
+
 // delegate passes a verb without a result on to the IPAM plugin.
 func (c *call) delegate(ctx context.Context, verb string) error {
 	if _, err := c.runIPAM(ctx, verb, c.cmd.StdinData); err != nil {
@@ -118,16 +129,17 @@ func (c *call) delegate(ctx context.Context, verb string) error {
 }
 
 // runIPAM runs the IPAM plugin, found in the directories of CNI_PATH, and
-// returns what it printed. It inherits our environment but for the command.
+// returns what it printed. It inherits our environment but for the command and
+// what over says.
 // (The CNI library's own package for this brings a tracing library with an HTTP
 // stack: 1.2 MB in a program that is started for each container.)
-func (c *call) runIPAM(ctx context.Context, verb string, conf []byte) ([]byte, error) {
+func (c *call) runIPAM(ctx context.Context, verb string, conf []byte, over ...string) ([]byte, error) {
 	program, err := findPlugin(c.cmd.Path, c.conf.IPAM.Type)
 	if err != nil {
 		return nil, err
 	}
 	cmd := exec.CommandContext(ctx, program)
-	cmd.Env = append(slices.Clone(c.environ), "CNI_COMMAND="+verb)
+	cmd.Env = slices.Concat(c.environ, []string{"CNI_COMMAND=" + verb}, over)
 	cmd.Stdin = bytes.NewReader(conf)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr

@@ -181,6 +181,10 @@ func (c *call) gc(ctx context.Context) error {
 	}
 	if !c.ipamOnly && c.conf.delegates() {
 		errs = append(errs, c.delegateGC(ctx))
+		// Some know no GC, host-local among them. Giving back twice does no harm.
+		for _, a := range removed.Removed {
+			errs = append(errs, c.delegateDelOf(ctx, a))
+		}
 	}
 	return errors.Join(errs...)
 }

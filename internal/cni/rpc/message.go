@@ -174,4 +174,7 @@ type GCResponse struct {
 	// HostLinks are the host's ends of the endpoints that were removed. The caller
 	// deletes the links.
 	HostLinks []string `json:"hostLinks,omitempty"`
+	// Removed are the attachments whose endpoints were removed: what another IPAM
+	// plugin gave them is for the caller to give back.
+	Removed []Attachment `json:"removed,omitempty"`
 }
