@@ -35,11 +35,15 @@ func (k kernel) clusterLines() string {
 	return strings.Join(out, "\n")
 }
 
-// ips runs several ip commands, one a line.
+// ips runs several ip commands, one a line; sysctl PATH=VALUE is one too.
 func (k kernel) ips(script string) {
 	k.Helper()
 	for l := range strings.Lines(script) {
-		if l = strings.TrimSpace(l); l != "" {
+		l = strings.TrimSpace(l)
+		if path, ok := strings.CutPrefix(l, "sysctl "); ok {
+			path, value, _ := strings.Cut(path, "=")
+			k.set(path, value)
+		} else if l != "" {
 			k.ip(l)
 		}
 	}
@@ -90,6 +94,7 @@ func TestGatewayBehindAnotherNetwork(t *testing.T) {
 		"never through ours": {[]plan.Route{r4, cluster("10.9.9.0/24", "10.0.0.7")}, []step{
 			{"", "10.9.9.0/24 via 10.0.0.7 dev eth0 proto bird"},
 			{"route add default via 10.0.0.1", "10.9.9.0/24 via 10.0.0.7 dev eth0 proto bird\n" + via("10.0.0.1 dev eth0")},
+			{"route replace 10.9.9.0/24 via 10.0.0.5", "10.9.9.0/24 via 10.0.0.7 dev eth0 proto bird\n" + via("10.0.0.1 dev eth0")},
 			{"route replace default via 10.0.0.1 proto bird", "10.9.9.0/24 via 10.0.0.7 dev eth0 proto bird"},
 		}},
 		"on link": {[]plan.Route{r4}, []step{
@@ -107,7 +112,7 @@ func TestGatewayBehindAnotherNetwork(t *testing.T) {
 			{"-6 route append default via fd01::1", "fd98::/122 proto bird metric 1024 pref medium\n\tnexthop via fd00::1 dev eth0 weight 1\n\tnexthop via fd01::1 dev eth1 weight 1"},
 			{"-6 route del default via fd00::1", via6("fd01::1 dev eth1")},
 			{"-6 route append default via fd00::1", "fd98::/122 proto bird metric 1024 pref medium\n\tnexthop via fd00::1 dev eth0 weight 1\n\tnexthop via fd01::1 dev eth1 weight 1"},
-			{"link del eth1", via6("fd00::1 dev eth0")},
+			{"sysctl ipv6/route/skip_notify_on_dev_down=1\nlink del eth1", via6("fd00::1 dev eth0")},
 			{"-6 route del default", ""},
 		}},
 		"several gateways, one way": {[]plan.Route{cluster("192.168.98.0/26", "10.9.9.8", "10.9.9.9")}, []step{
@@ -265,6 +270,32 @@ func TestDefaultRouteOfManyRoutes(t *testing.T) {
 	}
 }
 
+// TestOrderOfHopsDoesNotMatter: the kernel and others name the same hops in
+// any order, which must not make 100,000 routes be written again.
+func TestOrderOfHopsDoesNotMatter(t *testing.T) {
+	t.Parallel()
+	k := newKernel(t)
+	k.ip("route add default nexthop via 10.0.0.3 nexthop via 10.0.0.1")
+	f, _ := k.start(fib.Options{})
+	r := cluster("192.168.98.0/26", "10.9.9.9")
+	f.Apply(plan.Delta{PutRoutes: []plan.Route{r}})
+	k.wait(f, "", r)
+	sent := f.State().Stats.Messages
+	k.ip("route replace default nexthop via 10.0.0.1 nexthop via 10.0.0.3")
+	k.ip("-6 route add default via fd00::1")
+	f.Resync()
+	k.until(eventually, "a full comparison", func() bool { return f.State().Stats.Dumps >= 2 })
+	k.wait(f, "", r)
+	if got := f.State().Stats.Messages; got != sent {
+		t.Errorf("%d messages for another order of the same hops, want none", got-sent)
+	}
+}
+
+func (k kernel) set(path, value string) {
+	k.Helper()
+	k.ns.MustDo(func() error { return os.WriteFile("/proc/sys/net/"+path, []byte(value), 0) })
+}
+
 func TestSysctlsAreHealed(t *testing.T) {
 	t.Parallel()
 	k := newKernel(t)
@@ -275,10 +306,10 @@ func TestSysctlsAreHealed(t *testing.T) {
 	for _, path := range []string{
 		"ipv4/conf/cali1/forwarding", "ipv4/conf/cali1/proxy_arp", "ipv6/conf/cali1/forwarding", "ipv6/conf/cali1/proxy_ndp",
 	} {
-		k.ns.MustDo(func() error { return os.WriteFile("/proc/sys/net/"+path, []byte("0"), 0) })
+		k.set(path, "0")
 		k.until(healed, path, func() bool { return k.sysctl(path) == "1" })
 	}
-	k.ns.MustDo(func() error { return os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("0"), 0) }) // of all links
+	k.set("ipv4/ip_forward", "0") // of all links
 	k.until(healed, "forwarding of the link", func() bool { return k.sysctl("ipv4/conf/cali1/forwarding") == "1" })
 	if got := k.sysctl("ipv4/conf/eth0/forwarding"); got != "0" {
 		t.Errorf("forwarding of eth0 is %s, want 0: the link is not ours", got)

@@ -231,14 +231,15 @@ func (f *FIB) overwritten(k key) {
 	if f.ways.remove(k.prefix(), k.metric, func(way) bool { return true }) {
 		f.ways.events++
 		f.gen++
+		f.loop.Kick() // this pass is about to end
 	}
 }
 
-// dependsOn reports whether an IPv4 way through a gateway would be lost, without
-// an event, with an address of that link.
+// dependsOn reports whether the kernel may drop, without an event, an IPv4 way
+// through a gateway with an address of that link.
 func (f *FIB) dependsOn(index int32, addr netip.Addr) bool {
 	for p, list := range f.ways.by {
-		if p.Addr().Is4() && slices.ContainsFunc(list, func(w way) bool { return w.src == addr || w.gatewayed() && w.on(index) }) {
+		if p.Addr().Is4() && slices.ContainsFunc(list, func(w way) bool { return w.gatewayed() && (w.src == addr || w.on(index)) }) {
 			return true
 		}
 	}

@@ -71,6 +71,27 @@ func TestWireRoundTrip(t *testing.T) {
 	}
 }
 
+// TestEncapsulationIsADeadEnd: who reaches a network only with an encapsulation
+// does not reach a gateway there without.
+func TestEncapsulationIsADeadEnd(t *testing.T) {
+	t.Parallel()
+	f := blank(Options{})
+	f.linkIs("eth0", 5, true)
+	k := makeKey(plan.RouteKey{Dst: netip.MustParsePrefix("10.9.0.0/16"), Table: plan.TableMain})
+	b := appendRoute(nil, k, unix.RT_SCOPE_UNIVERSE, unix.RTPROT_STATIC, unix.RTN_UNICAST, 0)
+	b = appendAttr(b, unix.RTA_GATEWAY, []byte{10, 0, 0, 1})
+	b = appendAttr32(b, unix.RTA_OIF, 5)
+	for want, b := range map[int][]byte{1: b, 0: appendAttr(b, unix.RTA_ENCAP, make([]byte, 8))} {
+		var r route
+		if !r.parse(b) {
+			t.Fatal("not a route")
+		}
+		if w, ok := f.wayOf(&r); !ok || len(w.hops) != want {
+			t.Errorf("%d hops, %t; want %d, true", len(w.hops), ok, want)
+		}
+	}
+}
+
 // FuzzRead feeds hostile datagrams to the readers, which must not panic.
 func FuzzRead(f *testing.F) {
 	for _, prefix := range []string{"10.1.0.0/26", "fd01::/64"} {
