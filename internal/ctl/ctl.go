@@ -8,8 +8,8 @@
 //	weft lab …            a cluster on this machine
 //
 // The answer goes to stdout, everything else to stderr. A command fails with
-// exit code 1, a wrong call with 2. Wherever a table is printed, -o json prints
-// the same as data.
+// exit code 1, a wrong call with 2. Wherever a table is printed, -o json and
+// -o yaml print the same as data.
 //
 // Nothing is decided here, and nothing below this package knows of arguments
 // or of the process environment: they are passed in as a [Process].
@@ -24,6 +24,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"sigs.k8s.io/yaml"
 )
 
 // Process is what a command may know of the process it runs in.
@@ -136,10 +137,10 @@ func versionCommand(p Process) *cobra.Command {
 
 // outputFlag adds -o to a command and returns where its value will be.
 func outputFlag(cmd *cobra.Command) *string {
-	return cmd.Flags().StringP("output", "o", "table", "how to print: table or json")
+	return cmd.Flags().StringP("output", "o", "table", "how to print: table, json or yaml")
 }
 
-// printAs prints v as JSON or, for "table", with table.
+// printAs prints v as JSON or YAML or, for "table", with table.
 func printAs(w io.Writer, output string, v any, table func(io.Writer) error) error {
 	switch output {
 	case "table":
@@ -148,6 +149,12 @@ func printAs(w io.Writer, output string, v any, table func(io.Writer) error) err
 		e := json.NewEncoder(w)
 		e.SetIndent("", "  ")
 		return e.Encode(v)
+	case "yaml":
+		text, err := yaml.Marshal(v)
+		if err == nil {
+			_, err = w.Write(text)
+		}
+		return err
 	}
-	return &UsageError{fmt.Errorf("-o %s: must be table or json", output)}
+	return &UsageError{fmt.Errorf("-o %s: must be table, json or yaml", output)}
 }

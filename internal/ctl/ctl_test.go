@@ -41,7 +41,8 @@ func TestExitCodes(t *testing.T) {
 		"node status --bogus":                 {2, "see 'weft node status --help'"},
 		"node status":                         {1, "no such file or directory: is 'weft node run' running"},
 		"node addresses -o table":             {0, "RANK"},
-		"node addresses -o xml":               {2, "must be table or json"},
+		"node addresses -o xml":               {2, "must be table, json or yaml"},
+		"node addresses -o yaml":              {0, "\n"},
 		"node addresses --method fastest":     {2, "allowed are first-found"},
 		"node addresses --method cidr=::1/64": {0, "BY cidr="},
 	} {
@@ -103,6 +104,10 @@ func TestNodeStatus(t *testing.T) {
 	var got agent.Status
 	if err := json.Unmarshal([]byte(out), &got); err != nil || got.Node != "node-a" || len(got.Peers) != 1 || got.Kernel.Applied != 4 {
 		t.Errorf("json: %+v, %v", got, err)
+	}
+	out, _, _ = weft(t.Context(), env, "node", "status", "-o", "yaml")
+	if !strings.Contains(out, "\nnode: node-a\n") || !strings.Contains(out, "  asNumber: ") {
+		t.Errorf("yaml:\n%s", out)
 	}
 	s.Ready, s.Why = false, "reading the datastore"
 	if out, _, code := weft(t.Context(), env, "node", "status"); code != 1 || !strings.Contains(out, "not ready: reading the datastore") {

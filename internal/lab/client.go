@@ -249,11 +249,9 @@ func (d Dir) Start(ctx context.Context, name string) error {
 // Down takes the lab down, or cleans up after one that was killed, and returns
 // when it is gone. It reports whether there was anything.
 func (d Dir) Down(ctx context.Context) (bool, error) {
-	conn, err := d.dial()
-	if errors.Is(err, ErrDown) {
-		return d.sweep()
-	} else if err != nil {
-		return false, err
+	conn, swept, err := d.dialOrSweep(ctx)
+	if conn == nil {
+		return swept, err
 	}
 	defer conn.close()
 	defer context.AfterFunc(ctx, conn.close)()
@@ -272,6 +270,29 @@ func (d Dir) Down(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	return true, nil
+}
+
+// dialOrSweep connects to a lab or, when there is none, removes what it left and
+// reports whether that was anything. It waits for a lab that is coming up, or going
+// down: such a one has its directory and does not answer.
+func (d Dir) dialOrSweep(ctx context.Context) (*link, bool, error) {
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	for {
+		conn, err := d.dial()
+		if !errors.Is(err, ErrDown) {
+			return conn, false, err
+		}
+		swept, err := d.sweep()
+		if !errors.Is(err, errBusy) {
+			return nil, swept, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, false, fmt.Errorf("lab: down: it is coming up or going down: %w", context.Cause(ctx))
+		case <-tick.C:
+		}
+	}
 }
 
 // pidfdOf is a handle on the process that listens at the other end.

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -208,6 +209,26 @@ expect:
 `
 
 // TestLife brings a lab up, looks at it from all sides, and takes it down.
+// A lab that is just coming up is taken down as soon as it can be.
+func TestDownWhileComingUp(t *testing.T) {
+	t.Parallel()
+	s := spec(t, small)
+	begun, done := make(chan struct{}), make(chan struct{})
+	begin := sync.OnceFunc(func() { close(begun) })
+	go func() {
+		defer close(done)
+		_, _ = lab.Up(t.Context(), s, false, func(string) { begin() })
+	}()
+	<-begun
+	if was, err := s.Dir.Down(t.Context()); err != nil || !was {
+		t.Errorf("down: %v, %v", was, err)
+	}
+	<-done
+	if _, err := os.Stat(string(s.Dir)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("%s is still there: %v", s.Dir, err)
+	}
+}
+
 func TestLife(t *testing.T) {
 	t.Parallel()
 	s := spec(t, small)
