@@ -60,13 +60,19 @@ func (h *host) call(call cniCall) []cniAnswer {
 // cni runs the CNI executable for containers, all at once.
 func (h *host) cni(command string, conf map[string]any, containers ...string) []cniAnswer {
 	h.c.t.Helper()
+	return h.cniKilled(command, conf, 0, containers...)
+}
+
+// cniKilled is cni with executables that are killed, one after the other.
+func (h *host) cniKilled(command string, conf map[string]any, every time.Duration, containers ...string) []cniAnswer {
+	h.c.t.Helper()
 	text, err := json.Marshal(conf)
 	if err != nil {
 		h.c.t.Fatal(err)
 	}
 	queue := filepath.Join(filepath.Dir(h.c.node(h.node).Socket), "queue")
 	return h.call(cniCall{
-		Containers: containers, Command: command, Conf: text,
+		Containers: containers, Command: command, Conf: text, KillEvery: every,
 		Program: filepath.Join(h.c.now.Dir, "cni", "calico"), Env: append([]string{"WEFT_CNI_QUEUE=" + queue}, h.env...),
 	})
 }

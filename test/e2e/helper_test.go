@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -274,6 +275,7 @@ type cniCall struct {
 	Env        []string          // beside what the standard asks for
 	Netns      map[string]string // instead of the container's own, by name
 	Exec       []string          // run this in the container's namespace instead
+	KillEvery  time.Duration     // kill the first one after this time, the second after twice this time …
 }
 
 // cniAnswer is what came of it in one container.
@@ -311,7 +313,7 @@ func containers(in io.Reader, out io.Writer) error {
 		answers := make([]cniAnswer, len(call.Containers))
 		var wait sync.WaitGroup
 		for i, name := range call.Containers {
-			wait.Go(func() { answers[i] = call.run(name, spaces[name]) })
+			wait.Go(func() { answers[i] = call.run(name, spaces[name], time.Duration(i+1)*call.KillEvery) })
 		}
 		wait.Wait()
 		if err := json.NewEncoder(out).Encode(answers); err != nil {
@@ -357,8 +359,8 @@ func areRouted(stdout string) bool {
 	return true
 }
 
-// run carries the call out in one container.
-func (call cniCall) run(name string, ns netns.NsHandle) cniAnswer {
+// run carries the call out in one container, and kills it after a time that is not 0.
+func (call cniCall) run(name string, ns netns.NsHandle, kill time.Duration) cniAnswer {
 	path, id := fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), int(ns)), "id-"+name
 	if other, ok := call.Netns[name]; ok {
 		path = other
@@ -367,7 +369,13 @@ func (call cniCall) run(name string, ns netns.NsHandle) cniAnswer {
 	if len(call.Exec) > 0 {
 		argv = append([]string{"nsenter", "--net=" + path, "--"}, call.Exec...)
 	}
-	cmd := exec.Command(argv[0], argv[1:]...)
+	ctx := context.Background()
+	if kill > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, kill)
+		defer cancel()
+	}
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Stdin = bytes.NewReader(call.Conf)
 	cmd.Env = slices.Concat(os.Environ(), []string{
 		"CNI_COMMAND=" + call.Command, "CNI_CONTAINERID=" + id, "CNI_NETNS=" + path, "CNI_IFNAME=eth0", "CNI_PATH=/nowhere",
