@@ -184,7 +184,7 @@ func (a *agent) run(ctx context.Context, host startup.Host) error {
 	start := func(f func(context.Context) error) { group.Go(func() error { return f(ctx) }) }
 	start(a.fib.Run)
 	start(a.alloc.Run)
-	start(func(ctx context.Context) error { return follow(ctx, a.Store, batches, a.Log) })
+	start(func(ctx context.Context) error { return follow(ctx, a.Store, batches, a.engine.notes) })
 	if a.speaker != nil {
 		learned = a.speaker.Learned()
 		start(a.speaker.Run)

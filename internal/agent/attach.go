@@ -345,6 +345,8 @@ func explain(err error) error {
 		return nil
 	case errors.As(err, &exhausted), errors.Is(err, ipam.ErrTaken), errors.Is(err, ipam.ErrNoPool):
 		return &rpc.Error{Code: rpc.CodeNoAddress, Msg: err.Error()}
+	case errors.Is(err, allocator.ErrUnknownOutcome):
+		return &rpc.Error{Code: rpc.CodeTryLater, Msg: err.Error()}
 	}
 	return err
 }

@@ -59,7 +59,7 @@ func newBench(t *testing.T, cidr string, bits int) *bench {
 	batches := make(chan model.Batch)
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = b.alloc.Run(ctx) })
-	wg.Go(func() { _ = follow(ctx, st, batches, slog.New(slog.DiscardHandler)) })
+	wg.Go(func() { _ = follow(ctx, st, batches, newNotes(slog.New(slog.DiscardHandler))) })
 	wg.Go(func() {
 		for {
 			select {

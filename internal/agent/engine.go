@@ -177,20 +177,23 @@ func sameSettings(a, b route.Settings) bool {
 }
 
 // follow copies the batches of a source into a channel until ctx ends.
-func follow(ctx context.Context, source store.Source, batches chan<- model.Batch, log *slog.Logger) error {
-	last := ""
+// What ails the source is noted.
+func follow(ctx context.Context, source store.Source, batches chan<- model.Batch, n *notes) error {
+	last, log := "", n.log
 	for b, err := range source.Watch(ctx, watched()...) {
 		if err != nil {
 			// The source tries again by itself; the same failure is said once.
 			if ctx.Err() == nil && err.Error() != last {
 				log.Warn("datastore watch broke", "err", err)
 				last = err.Error()
+				n.setBroken(last)
 			}
 			continue
 		}
 		if b.Synced && last != "" {
 			log.Info("datastore watch is whole again")
 			last = ""
+			n.setBroken("")
 		}
 		select {
 		case batches <- b:
@@ -224,6 +227,7 @@ type notes struct {
 	byOrigin map[string][]model.Problem // by the decider that found them
 	unbuilt  map[model.Key]string
 	ready    bool
+	broken   string // why nothing comes from the datastore; empty: it does
 }
 
 func newNotes(log *slog.Logger) *notes {
@@ -327,11 +331,21 @@ func (n *notes) locked() bool {
 	return !n.ready
 }
 
+// setBroken notes why nothing comes from the datastore; empty: it does.
+func (n *notes) setBroken(why string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.broken = why
+}
+
 // all is everything that is noted, a line each, sorted.
 func (n *notes) all() []string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	var out []string
+	if n.broken != "" {
+		out = append(out, fmt.Sprintf("datastore: %s: what was known last stays in force", n.broken))
+	}
 	for k, text := range n.invalid {
 		out = append(out, fmt.Sprintf("%v: invalid: %s", k, text))
 	}

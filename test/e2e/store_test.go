@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -55,8 +56,12 @@ func TestStoreGone(t *testing.T) {
 	if took := time.Since(start); took > 30*time.Second {
 		t.Errorf("an ADD without etcd took %v", took)
 	}
-	if s, err := c.agentStatus("node-a"); err != nil || len(s.Peers) != 2 || s.Peers[0].State != "Established" {
+	s, err := c.agentStatus("node-a")
+	if err != nil || len(s.Peers) != 2 || s.Peers[0].State != "Established" {
 		t.Errorf("without etcd: %v, sessions %v", err, s.Peers)
+	}
+	if !slices.ContainsFunc(s.Notes, func(n string) bool { return strings.HasPrefix(n, "datastore: etcd: ") }) {
+		t.Errorf("the status does not say that etcd is gone: %v", s.Notes)
 	}
 	c.startStore()
 	eventually(t, 30*time.Second, "an ADD after etcd is back", func() error {
