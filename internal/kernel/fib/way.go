@@ -146,7 +146,7 @@ func (w *ways) linkLost(index int32, gone bool, up func(index int32) bool) {
 }
 
 // wayOf gives the way that r is, if it is one. Our own routes are none, and
-// neither is what leads to a workload: towards finds that among what is wanted.
+// neither is what leads to a workload: FIB.workload finds that among what is wanted.
 func (f *FIB) wayOf(r *route) (way, bool) {
 	if r.key.table != plan.TableMain || !r.key.valid() || f.owns(r) {
 		return way{}, false
