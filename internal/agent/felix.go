@@ -75,13 +75,8 @@ func felixFrom(source, prefix string, given map[string]string) (model.FelixConfi
 		}
 	}
 	object := &v3.FelixConfiguration{ObjectMeta: metav1.ObjectMeta{Name: "default"}, Spec: spec}
-	for _, e := range v3.FieldErrors(v3.Validate(object)) {
-		for name, text := range given {
-			if field, _, _ := strings.Cut(strings.TrimPrefix(e.Field, "spec."), "["); strings.EqualFold(field, name) {
-				return model.FelixConfig{}, nil, fmt.Errorf("agent: %s%s=%q: %s", prefix, name, text, e.Reason)
-			}
-		}
-		return model.FelixConfig{}, nil, fmt.Errorf("agent: settings from %s: %w", source, e)
+	if wrong := v3.FieldErrors(v3.Validate(object)); len(wrong) > 0 {
+		return model.FelixConfig{}, nil, fmt.Errorf("agent: %w", asGiven(wrong[0], prefix, given))
 	}
 	parsed, err := model.Parse(object)
 	if err != nil {
@@ -93,6 +88,17 @@ func felixFrom(source, prefix string, given map[string]string) (model.FelixConfi
 	}
 	config.Name = source
 	return config, ignored, nil
+}
+
+// asGiven names a field by what the user wrote for it.
+func asGiven(e *v3.FieldError, prefix string, given map[string]string) error {
+	field, _, _ := strings.Cut(strings.TrimPrefix(e.Field, "spec."), "[")
+	for name, text := range given {
+		if strings.EqualFold(field, name) {
+			return fmt.Errorf("%s%s=%q: %s", prefix, name, text, e.Reason)
+		}
+	}
+	return e
 }
 
 // fieldByName finds a field of a spec by its name in JSON, in any case.

@@ -347,8 +347,6 @@ func (c *cluster) sh(target string) *shell {
 	return c.shells[target]
 }
 
-func (s *shell) close() { s.p.stdin.Close() }
-
 // try runs a command and gives its output, both streams, and its exit code.
 func (s *shell) try(command string) (string, int) {
 	s.p.t.Helper()
