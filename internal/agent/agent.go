@@ -158,7 +158,14 @@ func wire(c Config, node model.Node) (*agent, error) {
 	}
 	a.cni = &attachments{
 		node: node.Name, store: c.Store, alloc: a.alloc, arrivals: a.engine.arrivals,
-		applied: func(ctx context.Context, link string) error { return table.WaitApplied(ctx, link) },
+		applied: func(ctx context.Context, link string, index int32) error {
+			if index != 0 {
+				if err := table.WaitLink(ctx, link, index); err != nil {
+					return err
+				}
+			}
+			return table.WaitApplied(ctx, link)
+		},
 		unready: a.unready,
 		mtu:     func() int { return linkMTU(a.node) },
 		unlink:  table.Unlink,

@@ -32,8 +32,8 @@ type attachments struct {
 	alloc    *allocator.Allocator
 	arrivals *arrivals
 	// applied returns when the kernel has everything that the workload on that
-	// link needs.
-	applied func(ctx context.Context, link string) error
+	// link needs; where index is not 0, on the link with that index.
+	applied func(ctx context.Context, link string, index int32) error
 	// unready says why nothing can be served now; empty when it can.
 	unready func() string
 	mtu     func() int // of workload interfaces, bytes
@@ -75,7 +75,7 @@ func (a *attachments) Add(ctx context.Context, r rpc.AddRequest) (rpc.AddRespons
 	if err := a.arrivals.wait(ctx, ep); err != nil {
 		return rpc.AddResponse{}, err
 	}
-	if err := a.applied(ctx, ep.Link); err != nil {
+	if err := a.applied(ctx, ep.Link, int32(r.HostIndex)); err != nil {
 		return rpc.AddResponse{}, fmt.Errorf("agent: %s: routes of %s: %w", r.Attachment, ep.Link, err)
 	}
 	return rpc.AddResponse{Addrs: append(printed(got.Addrs, r.Address.Exact), r.Endpoint.Given...), MTU: a.mtu()}, nil
@@ -221,7 +221,7 @@ func (a *attachments) Check(ctx context.Context, r rpc.CheckRequest) error {
 	}
 	soon, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	if err := a.applied(soon, ep.Link); err != nil {
+	if err := a.applied(soon, ep.Link, 0); err != nil {
 		return bad("the kernel lacks routes of %s: %v", ep.Link, err)
 	}
 	return nil

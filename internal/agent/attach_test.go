@@ -75,7 +75,7 @@ func newBench(t *testing.T, cidr string, bits int) *bench {
 	return b
 }
 
-func (b *bench) applied(ctx context.Context, link string) error {
+func (b *bench) applied(ctx context.Context, link string, _ int32) error {
 	b.mu.Lock()
 	missing := b.missing[link]
 	b.mu.Unlock()

@@ -62,7 +62,8 @@ func (c *call) veth() (veth, error) {
 }
 
 // attach makes the interface and gets its addresses, both at once: the agent
-// needs the link only when it has assigned. On an error it undoes both.
+// needs the link only when it has assigned. Where the host's link exists already
+// it comes first. On an error both are undone.
 func (c *call) attach(ctx context.Context, nl *netlink.Handle, v veth) (*types100.Result, error) {
 	delegated := c.conf.delegates() && len(c.req.Endpoint.Given) == 0
 	if delegated {
@@ -72,6 +73,18 @@ func (c *call) attach(ctx context.Context, nl *netlink.Handle, v veth) (*types10
 		}
 		c.req.Endpoint.Given, c.req.Address = given, rpc.AddressWish{}
 	}
+	before, err := linkByName(nl, v.host)
+	if err != nil {
+		return nil, errors.Join(err, c.undo(nl, v, false, delegated, rpc.ErrNoAgent))
+	}
+	kept := false
+	if before != nil {
+		// Of an earlier container, or of this one: what the agent has on it must not
+		// pass for what it does for the new one.
+		if kept, c.req.HostIndex, err = v.replace(nl); err != nil {
+			return nil, errors.Join(err, c.undo(nl, v, kept, delegated, rpc.ErrNoAgent))
+		}
+	}
 	answer := make(chan agentAnswer, 1)
 	asking, withdraw := context.WithCancel(ctx)
 	defer withdraw()
@@ -79,7 +92,9 @@ func (c *call) attach(ctx context.Context, nl *netlink.Handle, v veth) (*types10
 		r, err := c.agent.Add(asking, c.req)
 		answer <- agentAnswer{r, err}
 	}()
-	kept, err := v.make(nl)
+	if before == nil {
+		kept, err = v.make(nl)
+	}
 	got := agentAnswer{}
 	if err == nil {
 		got, err = c.configure(v, kept, answer, withdraw)

@@ -83,8 +83,26 @@ func TestLeftoversAreRebuilt(t *testing.T) {
 	n := newNode(t)
 	p, former := n.pod("web-0"), n.pod("web-0")
 	former.container = "former"
+	index := func() (n int) {
+		l, err := netlink.LinkByName("cali0d7763386da")
+		if err != nil {
+			t.Error(err)
+			return 0
+		}
+		return l.Attrs().Index
+	}
 	n.mustRun("calico", "ADD", plainConf, former)
+	if got := n.agent.asked(former.container).HostIndex; got != 0 {
+		t.Errorf("the agent was told of link %d before it was there", got)
+	}
 	n.mustRun("calico", "ADD", plainConf, p) // takes the name of the host link
+	n.ns.MustDo(func() error {
+		// The routes of the former link must not do.
+		if got, want := n.agent.asked(p.container).HostIndex, index(); got != want {
+			t.Errorf("the agent was told of link %d, want %d, the new one", got, want)
+		}
+		return nil
+	})
 	if got := links(t, former.ns); len(got) != 0 {
 		t.Errorf("the former container still has %v", got)
 	}

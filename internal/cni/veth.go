@@ -59,6 +59,22 @@ func (v veth) make(nl *netlink.Handle) (kept bool, err error) {
 	return false, v.create()
 }
 
+// replace is make where the host's end may be there already; index is that of
+// the host's end then.
+func (v veth) replace(nl *netlink.Handle) (kept bool, index int, err error) {
+	if kept, err = v.make(nl); err != nil {
+		return kept, 0, err
+	}
+	host, err := linkByName(nl, v.host)
+	if err == nil && host == nil {
+		err = fmt.Errorf("link %s: gone as soon as it was made", v.host)
+	}
+	if err != nil {
+		return kept, 0, err
+	}
+	return kept, host.Attrs().Index, nil
+}
+
 // create asks for the pair, in the thread's namespace.
 func (v veth) create() error {
 	socket, err := dialRtnl()

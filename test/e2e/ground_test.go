@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -12,10 +13,12 @@ import (
 	"maps"
 	"math/big"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -344,4 +347,72 @@ func TestAddressChanges(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// TestKilledDuringRequests kills the agent again and again while containers come
+// and go. What a runtime was told holds: an ADD that succeeded has its address and
+// its route, and after all DELs nothing is left.
+func TestKilledDuringRequests(t *testing.T) {
+	t.Parallel()
+	c := up(t, "topologies/single.yaml")
+	h := c.runtime("node-a")
+	h.must("ADD", "first")
+	h.must("DEL", "first")
+	before := c.held()
+	names := containerNames("pod", 12)
+	// It dies after some writes of its own, a few more each time.
+	ctx, over := context.WithCancel(t.Context())
+	writes := c.etcd().Watch(ctx, "/calico/ipam/", clientv3.WithPrefix())
+	var killer sync.WaitGroup
+	kills := 0
+	killer.Go(func() {
+		for {
+			for range 1 + kills%7 {
+				if r, ok := <-writes; !ok || r.Err() != nil {
+					return
+				}
+			}
+			c.stop("node-a", true)
+			c.start("node-a")
+			kills++
+		}
+	})
+	failed, added := 0, 0
+	for round := 0; round < 60 && added < 60; round++ {
+		holder := map[netip.Addr]string{}
+		for _, a := range h.cni("ADD", h.conf, names...) {
+			if a.Code != 0 {
+				failed++
+				continue
+			}
+			added++
+			addr := addressOf(t, a)
+			if other, ok := holder[addr]; ok {
+				t.Errorf("%s and %s both have %v", a.Container, other, addr)
+			}
+			holder[addr] = a.Container
+			if err := c.hasRoute("node-a", strings.ReplaceAll(addr.String(), ".", `\.`)+" dev cali.* scope link"); err != nil {
+				t.Errorf("%s: %v", a.Container, err)
+			}
+		}
+		for _, a := range h.cni("DEL", h.conf, names...) {
+			if a.Code != 0 {
+				t.Errorf("DEL of %s: %s", a.Container, a.Stdout)
+			}
+		}
+	}
+	over()
+	killer.Wait()
+	t.Logf("%d ADDs succeeded, %d failed, %d kills", added, failed, kills)
+	eventually(t, 25*time.Second, "etcd as before", func() error {
+		if got := c.held(); lines(got) != lines(before) {
+			return fmt.Errorf("%s", diff(lines(got), lines(before)))
+		}
+		return nil
+	})
+	// An agent that is killed right after the answer to a DEL leaves the link, which
+	// goes with the container's namespace, or when the pod is added again.
+	if added == 0 || kills == 0 {
+		t.Error("nothing was tried")
+	}
 }

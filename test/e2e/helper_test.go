@@ -349,9 +349,13 @@ func areRouted(stdout string) bool {
 	}
 	for _, ip := range result.IPs {
 		a := ip.Address.Addr()
-		routes, err := netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{
-			Dst: &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(a.BitLen(), a.BitLen())},
-		}, netlink.RT_FILTER_DST)
+		var routes []netlink.Route
+		var err error = netlink.ErrDumpInterrupted // the table may change while it is read
+		for errors.Is(err, netlink.ErrDumpInterrupted) {
+			routes, err = netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{
+				Dst: &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(a.BitLen(), a.BitLen())},
+			}, netlink.RT_FILTER_DST)
+		}
 		if err != nil || len(routes) == 0 {
 			return false
 		}

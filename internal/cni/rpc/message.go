@@ -115,6 +115,10 @@ type AddRequest struct {
 	Workload
 	Netns   string      `json:"netns,omitempty"` // path, for messages only
 	Address AddressWish `json:"address"`
+	// HostIndex is the interface index of the host's end where it exists already:
+	// then the routes must be those of that link, not of one that had its name
+	// before. 0: the link appears while Add runs, and none had its name.
+	HostIndex int `json:"hostIndex,omitempty"`
 	// Endpoint is nil in the role of an IPAM plugin: addresses only.
 	Endpoint *Endpoint `json:"endpoint,omitempty"`
 }

@@ -96,6 +96,7 @@ func (f *FIB) urgent() {
 		}
 	}
 	f.exchange()
+	f.wake()
 }
 
 // tune writes the sysctls of a link, without the lock.

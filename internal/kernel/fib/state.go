@@ -137,18 +137,35 @@ func (f *FIB) whyNot(k key) string {
 // routes. What nobody has put yet is waited for too. When ctx ends first, the
 // error wraps its cause and says what is missing and why.
 func (f *FIB) WaitApplied(ctx context.Context, link string, routes ...plan.RouteKey) error {
+	return f.await(ctx, func() error { return f.missing(link, routes) })
+}
+
+// WaitLink waits until the kernel has told that the link of that name is the one
+// with that index. What WaitApplied says of the link after that is not about
+// another one that had the name before.
+func (f *FIB) WaitLink(ctx context.Context, link string, index int32) error {
+	return f.await(ctx, func() error {
+		if l := f.links[link]; l == nil || l.index != index {
+			return fmt.Errorf("link %s: index %d: is not there yet", link, index)
+		}
+		return nil
+	})
+}
+
+// await waits until missing, which is called with the lock, finds nothing missing.
+func (f *FIB) await(ctx context.Context, missing func() error) error {
 	for {
 		f.mu.Lock()
-		missing, changed := f.missing(link, routes), f.changed
-		f.awaited = f.awaited || missing != nil
+		err, changed := missing(), f.changed
+		f.awaited = f.awaited || err != nil
 		f.mu.Unlock()
-		if missing == nil {
+		if err == nil {
 			return nil
 		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return fmt.Errorf("fib: wait: %w: %w", missing, context.Cause(ctx))
+			return fmt.Errorf("fib: wait: %w: %w", err, context.Cause(ctx))
 		}
 	}
 }
@@ -161,6 +178,9 @@ func (f *FIB) missing(name string, routes []plan.RouteKey) error {
 		}
 		if why := l.pending(); why != "" {
 			return fmt.Errorf("link %s: %s", name, why)
+		}
+		if f.dirtyLinks[name] {
+			return fmt.Errorf("link %s: it changed, and is not looked at yet", name)
 		}
 		for k := range l.routes {
 			if why := f.whyNot(k); why != "" {

@@ -59,6 +59,7 @@ func (f *FIB) linkIs(name string, index int32, up bool) {
 	l.index, l.up = index, up
 	f.byIndex[index] = l
 	f.linkChanged(l)
+	f.wake()
 }
 
 // linkGone takes in that a link was deleted, renamed, or moved elsewhere.
