@@ -54,12 +54,13 @@ func Up(ctx context.Context, s Spec, lease bool, progress func(step string)) (*L
 	} else if err != nil {
 		return nil, err
 	}
-	defer lock.Close() // the holder has it open, too
 	conn, cmd, err := s.startHolder(lock)
 	if err != nil {
 		_ = os.RemoveAll(string(s.Dir))
+		lock.Close()
 		return nil, err
 	}
+	lock.Close() // the holder has it, and it is free when the holder ends
 	l := &Lab{Dir: s.Dir, lease: conn, holder: cmd}
 	stop := context.AfterFunc(ctx, conn.close)
 	defer stop()
@@ -74,6 +75,11 @@ func Up(ctx context.Context, s Spec, lease bool, progress func(step string)) (*L
 				progress(r.Step)
 			}
 		})
+	}
+	if err == nil && !lease {
+		// From now on it stays, and not before: whoever is interrupted until then
+		// leaves nothing.
+		err = conn.send(request{Verb: verbKeep})
 	}
 	if err != nil {
 		l.Close()

@@ -6,19 +6,21 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
 
 // What is said on the control socket. A connection carries one request, then
 // replies until one with End. A client that closes early ends what it asked for:
-// an up is taken back, a command is killed.
+// an up is taken back unless it was kept, a command is killed.
 
 // verb is what a request asks for.
 type verb string
 
 const (
 	verbUp     verb = "up"     // on the socket that the holder was started with
+	verbKeep   verb = "keep"   // after the replies to it: the lab lives on without us
 	verbStatus verb = "status" // reply: Status
 	verbCheck  verb = "check"  // replies: Step…, Report
 	verbExec   verb = "exec"   // with the three standard streams; reply: Exit
@@ -175,14 +177,28 @@ func filesIn(oob []byte) ([]*os.File, error) {
 // closed returns a channel that is closed when the other side has gone. Nothing
 // more can be read from l after that.
 func (l *link) closed() <-chan struct{} {
-	gone := make(chan struct{})
+	_, gone := l.keptOrClosed()
+	return gone
+}
+
+// keptOrClosed returns, beside what closed does, a channel that is closed when the
+// other side has asked for verbKeep.
+func (l *link) keptOrClosed() (kept, gone <-chan struct{}) {
+	keep, end := make(chan struct{}), make(chan struct{})
 	go func() {
-		defer close(gone)
-		var ignored json.RawMessage
-		for l.in.Decode(&ignored) == nil {
+		defer close(end)
+		once := sync.OnceFunc(func() { close(keep) })
+		for {
+			var r request
+			if l.in.Decode(&r) != nil {
+				return
+			}
+			if r.Verb == verbKeep {
+				once()
+			}
 		}
 	}()
-	return gone
+	return keep, end
 }
 
 // replies reads until the end and hands every reply to each, which may be nil. It

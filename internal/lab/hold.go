@@ -55,7 +55,7 @@ func Hold(socket, lock *os.File) error {
 	go func() { <-asked; h.goDown() }()
 
 	defer h.sweep()
-	gone := starter.closed()
+	kept, gone := starter.keptOrClosed()
 	ctx, cancel := context.WithCancelCause(context.Background())
 	go func() {
 		select {
@@ -74,14 +74,18 @@ func Hold(socket, lock *os.File) error {
 	status := h.status()
 	_ = starter.send(reply{Status: &status, End: true})
 	go h.serve(listener)
-	if h.Lease {
-		select {
-		case <-gone:
-		case <-h.end:
-		}
-	} else {
+	select {
+	case <-gone:
+	case <-kept: // never with a lease
 		starter.close()
+		<-gone
+	case <-h.end:
+		return nil
+	}
+	select {
+	case <-kept:
 		<-h.end
+	default: // the lease is over, or nobody wants the lab any more
 	}
 	return nil
 }

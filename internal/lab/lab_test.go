@@ -209,6 +209,44 @@ expect:
 `
 
 // TestLife brings a lab up, looks at it from all sides, and takes it down.
+// Whoever asks for a lab and changes their mind at any step of it (Ctrl-C) gets an
+// error that says so, and nothing is left when they do.
+func TestInterrupted(t *testing.T) {
+	t.Parallel()
+	for n := 1; ; n++ {
+		s := spec(t, small)
+		ctx, cancel := context.WithCancelCause(t.Context())
+		steps := 0
+		l, err := lab.Up(ctx, s, false, func(string) {
+			if steps++; steps == n {
+				cancel(errors.New("interrupt signal received"))
+			}
+		})
+		if steps < n { // it has no more steps
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := l.Dir.Down(t.Context()); err != nil {
+				t.Error(err)
+			}
+			return
+		}
+		if err == nil { // the last step was the end of it
+			if _, err := l.Dir.Down(t.Context()); err != nil {
+				t.Error(err)
+			}
+		} else if !strings.Contains(err.Error(), "interrupt signal received") {
+			t.Errorf("interrupted at step %d: %v", n, err)
+		}
+		if err == nil && n == 1 {
+			t.Error("interrupted at the first step, the lab came up all the same")
+		}
+		if _, err := os.Stat(string(s.Dir)); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("interrupted at step %d, %s is still there: %v", n, s.Dir, err)
+		}
+	}
+}
+
 // A lab that is just coming up is taken down as soon as it can be.
 func TestDownWhileComingUp(t *testing.T) {
 	t.Parallel()
