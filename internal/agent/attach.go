@@ -25,6 +25,10 @@ const delTimeout = 10 * time.Second
 // statusTimeout bounds what STATUS asks the datastore.
 const statusTimeout = 5 * time.Second
 
+// maxAttempts is how often the write of an endpoint is tried again when somebody
+// else wrote it first.
+const maxAttempts = 20
+
 // attachments serves the CNI executable.
 type attachments struct {
 	node     string
@@ -57,7 +61,7 @@ func (a *attachments) Add(ctx context.Context, r rpc.AddRequest) (rpc.AddRespons
 	}
 	a.begin(r.Attachment)
 	req := allocator.Request{Request: ipam.Request{
-		Holder: model.Attribute{Handle: v3.HandleID(r.Network, r.ContainerID), Secondary: a.attributes(r.Workload)},
+		Holder: a.holder(r),
 		Use:    model.UseWorkload,
 		Addrs:  r.Address.Exact,
 	}}
@@ -94,7 +98,7 @@ func (a *attachments) assignWithEndpoint(ctx context.Context, req allocator.Requ
 	// Whether the endpoint exists is nearly always known without a read. When
 	// what is known is old, the transaction is refused, and it is read.
 	_, exists := a.arrivals.get(key)
-	for {
+	for attempt := 0; ; attempt++ {
 		old := store.Object{}
 		if exists {
 			if old, err = a.store.Get(ctx, key); errors.Is(err, store.ErrNotFound) {
@@ -110,11 +114,10 @@ func (a *attachments) assignWithEndpoint(ctx context.Context, req allocator.Requ
 			return op, err
 		}
 		got, err := a.alloc.Assign(ctx, req)
-		if errors.Is(err, store.ErrExists) || errors.Is(err, store.ErrConflict) || errors.Is(err, store.ErrNotFound) {
-			exists = true
-			continue
+		if lost := errors.Is(err, store.ErrExists) || errors.Is(err, store.ErrConflict) || errors.Is(err, store.ErrNotFound); !lost || attempt == maxAttempts {
+			return got, ep, err
 		}
-		return got, ep, err
+		exists = true
 	}
 }
 

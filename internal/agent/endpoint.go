@@ -150,11 +150,11 @@ func (a *attachments) ensureProfiles(ctx context.Context, names []string) error 
 	return nil
 }
 
-// attributes describe the holder of an address in its block, as Calico does.
-func (a *attachments) attributes(w rpc.Workload) map[string]string {
-	out := map[string]string{"node": a.node, "timestamp": time.Now().UTC().String()}
-	if w.Orchestrator == rpc.Kubernetes {
-		out["namespace"], out["pod"] = w.Namespace, w.Pod
+// holder describes who gets the addresses, as Calico does.
+func (a *attachments) holder(r rpc.AddRequest) model.Attribute {
+	handle := v3.HandleID(r.Network, r.ContainerID)
+	if r.Orchestrator == rpc.Kubernetes {
+		return ipam.PodHolder(handle, a.node, r.Namespace, r.Pod, time.Now())
 	}
-	return out
+	return model.Attribute{Handle: handle, Secondary: map[string]string{"node": a.node, "timestamp": time.Now().UTC().String()}}
 }

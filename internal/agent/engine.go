@@ -12,6 +12,7 @@ import (
 
 	"github.com/weft-net/weft/internal/allocator"
 	"github.com/weft-net/weft/internal/bgp"
+	"github.com/weft-net/weft/internal/ipam"
 	"github.com/weft-net/weft/internal/kernel/fib"
 	"github.com/weft-net/weft/internal/model"
 	"github.com/weft-net/weft/internal/peering"
@@ -101,7 +102,15 @@ func (e *engine) step(b model.Batch) {
 		e.onSettings(s)
 	}
 	e.notes.problems("route", e.graph.Problems())
+	if b.Synced || concernsPools(b) {
+		e.notes.problems("pools", ipam.Overlaps(e.alloc.Pools()))
+	}
 	e.arrivals.step(b)
+}
+
+func concernsPools(b model.Batch) bool {
+	return slices.ContainsFunc(b.Puts, func(v model.Value) bool { return v.Key().Kind == model.KindIPPool }) ||
+		slices.ContainsFunc(b.Deletes, func(k model.Key) bool { return k.Kind == model.KindIPPool })
 }
 
 // learn takes in what BGP told.

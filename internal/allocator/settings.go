@@ -79,6 +79,14 @@ func (a *Allocator) Step(b model.Batch) {
 	}
 }
 
+// Pools are the pools that Step told about, in no order.
+func (a *Allocator) Pools() []model.Pool {
+	if s := a.settings(); s != nil {
+		return s.pools
+	}
+	return nil
+}
+
 func isSetting(key model.Key, node string) bool {
 	switch key.Kind {
 	case model.KindIPPool, model.KindIPReservation, model.KindIPAMConfig:

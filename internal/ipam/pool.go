@@ -69,12 +69,35 @@ func (v *View) shut(p model.Pool) string {
 	case p.Terminating:
 		return "being deleted"
 	}
-	for _, q := range v.Pools {
-		if q.Name != p.Name && !q.Disabled && q.CIDR.Overlaps(p.CIDR) && senior(q, p) {
-			return fmt.Sprintf("overlaps pool %s %v", q.Name, q.CIDR)
-		}
+	if q, ok := overlapped(p, v.Pools); ok {
+		return fmt.Sprintf("overlaps pool %s %v", q.Name, q.CIDR)
 	}
 	return ""
+}
+
+// overlapped returns the pool that keeps p from giving addresses, because they
+// overlap.
+func overlapped(p model.Pool, pools []model.Pool) (model.Pool, bool) {
+	i := slices.IndexFunc(pools, func(q model.Pool) bool {
+		return q.Name != p.Name && !q.Disabled && q.CIDR.Overlaps(p.CIDR) && senior(q, p)
+	})
+	if i < 0 {
+		return model.Pool{}, false
+	}
+	return pools[i], true
+}
+
+// Overlaps names the enabled pools that give no addresses because they overlap
+// another one.
+func Overlaps(pools []model.Pool) []model.Problem {
+	var out []model.Problem
+	for _, p := range pools {
+		if q, ok := overlapped(p, pools); ok && !p.Disabled {
+			out = append(out, model.Problem{Key: p.Key(), Text: fmt.Sprintf(
+				"spec.cidr: %v: overlaps %v of the older pool %s: no address is given from this pool: delete it, and make one that overlaps none", p.CIDR, q.CIDR, q.Name)})
+		}
+	}
+	return out
 }
 
 // senior reports whether q keeps its addresses when it and p overlap: the

@@ -112,3 +112,30 @@ func TestTakeOver(t *testing.T) {
 		}
 	}
 }
+
+func TestOverlaps(t *testing.T) {
+	t.Parallel()
+	pool := func(name, cidr string, day int, disabled bool) model.Pool {
+		return model.Pool{Name: name, CIDR: netip.MustParsePrefix(cidr), Created: time.Date(2026, 1, day, 0, 0, 0, 0, time.UTC), Disabled: disabled}
+	}
+	for name, tt := range map[string]struct {
+		pools []model.Pool
+		want  string // the pools that give nothing, and because of which
+	}{
+		"apart":           {[]model.Pool{pool("a", "10.0.0.0/16", 1, false), pool("b", "10.1.0.0/16", 2, false), pool("c", "fd00::/48", 3, false)}, ""},
+		"the younger":     {[]model.Pool{pool("a", "10.0.0.0/16", 2, false), pool("b", "10.0.0.0/8", 1, false)}, "a<b"},
+		"of one age":      {[]model.Pool{pool("b", "10.0.0.0/16", 1, false), pool("a", "10.0.1.0/24", 1, false)}, "b<a"},
+		"disabled is out": {[]model.Pool{pool("a", "10.0.0.0/16", 1, true), pool("b", "10.0.0.0/24", 2, false)}, ""},
+		"disabled itself": {[]model.Pool{pool("a", "10.0.0.0/16", 1, false), pool("b", "10.0.0.0/24", 2, true)}, ""},
+	} {
+		var got []string
+		for _, p := range Overlaps(tt.pools) {
+			_, after, _ := strings.Cut(p.Text, "older pool ")
+			by, _, _ := strings.Cut(after, ":")
+			got = append(got, p.Key.Name+"<"+by)
+		}
+		if strings.Join(got, " ") != tt.want {
+			t.Errorf("%s: got %q, want %q", name, got, tt.want)
+		}
+	}
+}
