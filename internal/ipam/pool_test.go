@@ -74,6 +74,7 @@ func TestShutPools(t *testing.T) {
 // with sequence numbers that go on; one of a load balancer never is.
 func TestTakeOver(t *testing.T) {
 	t.Parallel()
+	const old = 1 << 62 // beyond what a new block starts with
 	for name, tt := range map[string]struct {
 		owner model.Affinity
 		age   time.Duration
@@ -91,7 +92,7 @@ func TestTakeOver(t *testing.T) {
 		v := viewOf(p)
 		v.Config.StrictAffinity = true
 		b := NewBlock(p.CIDR, tt.owner, v.Now.Add(-tt.age))
-		b.Sequence = 41
+		b.Sequence = old
 		if tt.used {
 			b, _ = Allocate(b, model.Attribute{Handle: "x"}, 1, func(netip.Addr) bool { return false })
 		}
@@ -104,7 +105,7 @@ func TestTakeOver(t *testing.T) {
 		if !tt.want {
 			continue
 		}
-		if got := c.Put[0]; got.Owner != model.HostAffinity("a") || got.Sequence <= 41 || got.SequenceOf[0] <= 41 {
+		if got := c.Put[0]; got.Owner != model.HostAffinity("a") || got.Sequence <= old || got.SequenceOf[0] <= old {
 			t.Errorf("%s: the block is %v's with sequence %d, of the address %d", name, got.Owner, got.Sequence, got.SequenceOf[0])
 		}
 		if named := tt.owner != (model.Affinity{}); named != (len(c.Unclaim) == 1) {
