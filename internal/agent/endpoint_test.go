@@ -176,3 +176,31 @@ func TestStatusWithoutDatastore(t *testing.T) {
 		t.Errorf("got %v, want the code for not available", err)
 	}
 }
+
+// latecomer begins an ADD as soon as somebody lists endpoints.
+type latecomer struct {
+	store.Store
+	begin func()
+}
+
+func (l latecomer) List(ctx context.Context, kind model.Kind, namespace string) ([]store.Object, error) {
+	l.begin()
+	return l.Store.List(ctx, kind, namespace)
+}
+
+func TestGCSparesWhatIsAddedMeanwhile(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, "10.0.0.0/24", 26)
+	b.add(addRequest("c1", "web-1"))
+	addressOnly := addRequest("c2", "web-2")
+	addressOnly.Endpoint = nil
+	b.add(addressOnly)
+	before := b.state()
+	b.attachments.store = latecomer{b.store, func() { b.begin(at("c1")); b.begin(at("c2")) }}
+	if got, err := b.GC(t.Context(), rpc.GCRequest{Network: "net"}); err != nil || len(got.HostLinks) != 0 {
+		t.Errorf("GC: %+v, %v", got, err)
+	}
+	if after := b.state(); after != before {
+		t.Errorf("GC made of %s %s", before, after)
+	}
+}

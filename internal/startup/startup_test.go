@@ -324,6 +324,27 @@ func TestPrepareKeepsUnknownFields(t *testing.T) {
 	}
 }
 
+func TestAddressesThatAreGiven(t *testing.T) {
+	t.Parallel()
+	for environment, want := range map[string]string{
+		"IP=10.0.0.5":            "10.0.0.5/20", // the length of the interface that has it
+		"IP=10.0.0.5/30":         "10.0.0.5/30",
+		"IP=10.99.0.1":           "10.99.0.1/32", // no interface has it
+		"IP=none IP6=fd00::5":    "fd00::5/64",
+		"IP=none IP6=autodetect": "fd00::5/64",
+		"IP=autodetect IP_AUTODETECTION_METHOD=kubernetes-internal-ip KUBERNETES_INTERNAL_IP=fd00::9,10.7.0.7": "10.7.0.7/24",
+	} {
+		n, err := prepare(t, mem.New(), "node-a", environment, "eth0 10.0.0.5/20 fd00::5/64; eth1 10.7.0.7/24")
+		got := n.IPv4
+		if !got.IsValid() {
+			got = n.IPv6
+		}
+		if err != nil || got.String() != want {
+			t.Errorf("%s: got %v, %v, want %s", environment, got, err, want)
+		}
+	}
+}
+
 func TestRefresh(t *testing.T) {
 	t.Parallel()
 	st := mem.New()

@@ -1,0 +1,70 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/weft-net/weft/internal/model"
+)
+
+// TestAddWaitsForTheKernel: an ADD does not succeed before its routes are there.
+func TestAddWaitsForTheKernel(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, "10.0.0.0/24", 26)
+	b.mu.Lock()
+	b.missing["calic1"] = true
+	b.mu.Unlock()
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := b.Add(ctx, addRequest("c1", "web-1")); err == nil || !strings.Contains(err.Error(), "routes of calic1") {
+		t.Errorf("ADD without its routes: %v", err)
+	}
+}
+
+// TestArrivals: only the endpoint as it was written is the one that is waited for.
+func TestArrivals(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		a := newArrivals("node-a")
+		addr := func(s string) []netip.Addr { return []netip.Addr{netip.MustParseAddr(s)} }
+		want := model.Endpoint{Namespace: "shop", Name: "x", Node: "node-a", Link: "cali1", Addrs: addr("10.0.0.2")}
+		got := make(chan error, 1)
+		go func() { got <- a.wait(t.Context(), want) }()
+		for name, change := range map[string]func(*model.Endpoint){
+			"another address": func(e *model.Endpoint) { e.Addrs = addr("10.0.0.1") },
+			"another link":    func(e *model.Endpoint) { e.Link = "cali0" },
+			"another node":    func(e *model.Endpoint) { e.Node = "node-b" },
+			"another name":    func(e *model.Endpoint) { e.Name = "y" },
+		} {
+			e := want
+			change(&e)
+			a.step(model.Batch{Puts: []model.Value{e}})
+			synctest.Wait()
+			select {
+			case err := <-got:
+				t.Fatalf("%s: it was taken for the one waited for: %v", name, err)
+			default:
+			}
+		}
+		a.step(model.Batch{Puts: []model.Value{want}})
+		if err := <-got; err != nil {
+			t.Error(err)
+		}
+		// Gone, it is waited for again; a snapshot with an invalid version keeps it.
+		a.step(model.Batch{Reset: true, Synced: true, Invalids: []model.Invalid{{Key: want.Key(), Err: errors.New("x")}}})
+		if _, ok := a.get(want.Key()); !ok {
+			t.Error("an invalid version took the endpoint away")
+		}
+		a.step(model.Batch{Reset: true, Synced: true})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := a.wait(ctx, want); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "shop/x") {
+			t.Errorf("after it went: %v", err)
+		}
+	})
+}
