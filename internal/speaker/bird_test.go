@@ -89,7 +89,7 @@ func printBatch(b bgp.LearnedBatch) {
 	}
 }
 
-// parseConfig reads "asn=1 id=10.0.0.1 net=10.1.0.0/24 peer=10.0.0.2,2,password=x restarting".
+// parseConfig reads "asn=1 id=10.0.0.1 port=179 listen=10.0.0.1 net=10.1.0.0/24 peer=10.0.0.2,2,password=x restarting".
 func parseConfig(line string) (bgp.Config, error) {
 	c := bgp.Config{Peers: map[string]bgp.Peer{}}
 	for _, f := range strings.Fields(line) {
@@ -102,6 +102,12 @@ func parseConfig(line string) (bgp.Config, error) {
 			c.RouterID, err = netip.ParseAddr(v)
 		case "restarting":
 			c.Restarting = true
+		case "port":
+			_, err = fmt.Sscan(v, &c.ListenPort)
+		case "listen":
+			var a netip.Addr
+			a, err = netip.ParseAddr(v)
+			c.ListenAddrs = append(c.ListenAddrs, a)
 		case "net":
 			var p netip.Prefix
 			p, err = netip.ParsePrefix(v)
@@ -129,6 +135,8 @@ func parsePeer(f []string) (p bgp.Peer, err error) {
 			p.Families = bgp.IPv4 | bgp.IPv6
 		case "ttl":
 			fmt.Sscan(v, &p.TTLSecurity)
+		case "local":
+			p.Local = netip.MustParseAddr(v)
 		case "hop6":
 			p.NextHop6 = netip.MustParseAddr(v)
 		case "restart":

@@ -26,6 +26,8 @@ type raw struct {
 	asn  uint32
 	addr netip.Addr
 	rest []byte
+
+	patience time.Duration // for a message; 0: 20 s
 }
 
 // openRaw connects from addr and goes through the handshake. It tries again while
@@ -64,7 +66,11 @@ func (r *raw) send(b []byte) { _, _ = r.c.Write(b) } // what came of it is read
 
 // next gives the next message.
 func (r *raw) next() (wire.Type, []byte, error) {
-	_ = r.c.SetReadDeadline(time.Now().Add(20 * time.Second))
+	patience := r.patience
+	if patience == 0 {
+		patience = 20 * time.Second
+	}
+	_ = r.c.SetReadDeadline(time.Now().Add(patience))
 	for {
 		typ, body, rest, err := wire.Frame(r.rest)
 		if err != nil {
