@@ -18,10 +18,10 @@ import (
 )
 
 // weft runs a command line and returns what it wrote, and its exit code.
-func weft(ctx context.Context, environ []string, args ...string) (stdout string, err error, code int) {
+func weft(ctx context.Context, environ []string, args ...string) (stdout string, code int, err error) {
 	var out, log bytes.Buffer
 	err = Execute(ctx, Process{Args: args, Environ: environ, Stdin: strings.NewReader(""), Stdout: &out, Stderr: &log, Version: "v0"})
-	return out.String(), err, ExitCode(err)
+	return out.String(), ExitCode(err), err
 }
 
 func TestExitCodes(t *testing.T) {
@@ -46,7 +46,7 @@ func TestExitCodes(t *testing.T) {
 		"node addresses --method fastest":     {2, "allowed are first-found"},
 		"node addresses --method cidr=::1/64": {0, "BY cidr="},
 	} {
-		out, err, code := weft(t.Context(), []string{nowhere}, strings.Fields(line)...)
+		out, code, err := weft(t.Context(), []string{nowhere}, strings.Fields(line)...)
 		text := out
 		if err != nil {
 			text += err.Error()
@@ -67,7 +67,7 @@ func TestBadEnvironment(t *testing.T) {
 		"FELIX_REMOVEEXTERNALROUTES=perhaps", "WAIT_FOR_DATASTORE=forever", "ETCD_ENDPOINTS=gopher://x",
 	} {
 		name, value, _ := strings.Cut(env, "=")
-		_, err, code := weft(t.Context(), []string{"NODENAME=node-a", env}, "node", "run")
+		_, code, err := weft(t.Context(), []string{"NODENAME=node-a", env}, "node", "run")
 		if code != 1 || err == nil || !strings.Contains(err.Error(), name) || !strings.Contains(err.Error(), value) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%s: exit %d, %v; want one line that names both", env, code, err)
 		}
@@ -91,7 +91,7 @@ func TestNodeStatus(t *testing.T) {
 		_ = run.Pages(t.Context(), l, func() run.Health { return run.Health{} }, func() any { return s })
 	}()
 	env := []string{"WEFT_STATUS_SOCKET=" + socket}
-	out, err, code := weft(t.Context(), env, "node", "status")
+	out, code, err := weft(t.Context(), env, "node", "status")
 	if err != nil || code != 0 {
 		t.Fatal(err, code)
 	}
@@ -110,7 +110,7 @@ func TestNodeStatus(t *testing.T) {
 		t.Errorf("yaml:\n%s", out)
 	}
 	s.Ready, s.Why = false, "reading the datastore"
-	if out, _, code := weft(t.Context(), env, "node", "status"); code != 1 || !strings.Contains(out, "not ready: reading the datastore") {
+	if out, code, _ := weft(t.Context(), env, "node", "status"); code != 1 || !strings.Contains(out, "not ready: reading the datastore") {
 		t.Errorf("not ready: exit %d\n%s", code, out)
 	}
 }
