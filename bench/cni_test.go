@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
+
 	"github.com/weft-net/weft/internal/cni/rpc"
 	"github.com/weft-net/weft/internal/testenv"
 )
@@ -190,6 +192,7 @@ func benchmarkCNI(b *testing.B, n *cniNode, atOnce int) {
 		b.StopTimer()
 		took, _ = n.together("DEL", round, pods)
 		dels = append(dels, took...)
+		n.settle()
 		b.StartTimer()
 	}
 	report(b, "add", adds)
@@ -201,6 +204,21 @@ func benchmarkCNI(b *testing.B, n *cniNode, atOnce int) {
 	}
 	b.ReportMetric(float64(info.Size())/(1<<20), "program-MiB")
 	b.ReportMetric(float64(n.resident("memory", testenv.Netns(b)))/(1<<20), "resident-MiB")
+}
+
+// settle waits until the agent has deleted the links of the last round, which
+// keeps the kernel's lock busy after DEL has returned.
+func (n *cniNode) settle() {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
+		var links []netlink.Link
+		err := n.ns.Do(func() (err error) { links, err = netlink.LinkList(); return err })
+		if err == nil && len(links) <= 2 { // lo and eth0
+			return
+		}
+		if time.Now().After(deadline) {
+			n.b.Fatalf("%d links stay after DEL: %v", len(links)-2, err)
+		}
+	}
 }
 
 // together runs one verb for all pods at the same time.
