@@ -26,8 +26,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -107,6 +107,7 @@ type agent struct {
 	alloc   *allocator.Allocator
 	cni     *attachments
 	queue   rpc.Queue
+	mtu     atomic.Int64 // of workload links, bytes; 0: not known
 	started time.Time
 	ready   chan struct{} // closed when the datastore is known and the queue is drained
 }
@@ -167,7 +168,7 @@ func wire(c Config, node model.Node) (*agent, error) {
 			return table.WaitApplied(ctx, link)
 		},
 		unready: a.unready,
-		mtu:     func() int { return linkMTU(a.node) },
+		mtu:     func() int { return int(a.mtu.Load()) },
 		unlink:  table.Unlink,
 		log:     c.Log,
 		added:   map[rpc.Attachment]uint64{}, profile: map[string]bool{},
@@ -185,6 +186,7 @@ func (a *agent) run(ctx context.Context, host startup.Host) error {
 	if err != nil {
 		return errors.Join(err, cniSocket.Close())
 	}
+	a.readMTU()
 	batches := make(chan model.Batch)
 	var learned <-chan bgp.LearnedBatch
 	group, ctx := errgroup.WithContext(ctx)
@@ -289,6 +291,7 @@ func (a *agent) watchAddress(ctx context.Context, host startup.Host) error {
 			a.Log.Warn("the node's address can't be checked; the last one stays", "err", text)
 		}
 		last = text
+		a.readMTU()
 	}
 }
 
@@ -314,18 +317,20 @@ func resync(s route.Settings) time.Duration {
 	return s.RouteRefresh
 }
 
-// linkMTU is the MTU of the link that has the node's address; 0 if none has.
-func linkMTU(node model.Node) int {
+// readMTU notes the MTU of the link that has the node's address; it stays as it
+// was when no link has it. Reading costs in proportion to the pods here, so it is
+// not done for each of them.
+func (a *agent) readMTU() {
 	links, err := startup.Links()
 	if err != nil {
-		return 0
+		return
 	}
 	for _, l := range links {
 		for _, p := range l.Addrs {
-			if a := p.Addr(); a == node.IPv4.Addr() || a == node.IPv6.Addr() && a != (netip.Addr{}) {
-				return l.MTU
+			if p.Addr() == a.node.IPv4.Addr() || p.Addr() == a.node.IPv6.Addr() {
+				a.mtu.Store(int64(l.MTU))
+				return
 			}
 		}
 	}
-	return 0
 }

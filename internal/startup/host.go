@@ -2,11 +2,14 @@ package startup
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/vishvananda/netlink"
 )
 
 // ThisHost asks the machine (the network namespace) that the process runs on.
@@ -14,31 +17,40 @@ func ThisHost() Host { return Host{Links: Links, SourceTo: SourceTo} }
 
 // Links lists the interfaces of this machine.
 func Links() ([]Link, error) {
-	ifaces, err := net.Interfaces()
+	links, err := again(netlink.LinkList)
 	if err != nil {
 		return nil, err
 	}
-	slices.SortFunc(ifaces, func(a, b net.Interface) int { return a.Index - b.Index })
+	addrs, err := again(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_ALL) })
+	if err != nil {
+		return nil, err
+	}
+	slices.SortFunc(links, func(a, b netlink.Link) int { return a.Attrs().Index - b.Attrs().Index })
 	var out []Link
-	for _, i := range ifaces {
-		addrs, err := i.Addrs()
-		if err != nil {
-			// The interface went away since it was listed.
-			continue
-		}
-		l := Link{Name: i.Name, Up: i.Flags&net.FlagUp != 0, MTU: i.MTU}
+	for _, i := range links {
+		at := i.Attrs()
+		l := Link{Name: at.Name, Up: at.Flags&net.FlagUp != 0, MTU: at.MTU}
 		for _, a := range addrs {
-			n, ok := a.(*net.IPNet)
-			if !ok {
-				continue
+			if addr, ok := netip.AddrFromSlice(a.IP); ok && a.LinkIndex == at.Index {
+				ones, _ := a.Mask.Size()
+				l.Addrs = append(l.Addrs, netip.PrefixFrom(addr.Unmap(), ones))
 			}
-			addr, _ := netip.AddrFromSlice(n.IP)
-			ones, _ := n.Mask.Size()
-			l.Addrs = append(l.Addrs, netip.PrefixFrom(addr.Unmap(), ones))
 		}
 		out = append(out, l)
 	}
 	return out, nil
+}
+
+// again repeats a dump that the kernel interrupted because something changed
+// meanwhile.
+func again[T any](dump func() ([]T, error)) ([]T, error) {
+	for range 10 {
+		out, err := dump()
+		if !errors.Is(err, netlink.ErrDumpInterrupted) {
+			return out, err
+		}
+	}
+	return dump()
 }
 
 // SourceTo finds the address from which this machine would send to dst, by
