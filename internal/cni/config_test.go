@@ -80,7 +80,7 @@ func TestBadConfigIsRefusedInOneLine(t *testing.T) {
 		`{"runtimeConfig":{"portMappings":[{"hostPort":80}]}}`:                                      "conf: runtimeConfig.portMappings[0].containerPort: 0: out of range; 1 to 65535 are allowed",
 		`{"runtimeConfig":{"mac":"01:00:5e:00:00:01"}}`:                                             `conf: requested MAC "01:00:5e:00:00:01": not a MAC address for an interface: it is a group address or zero`,
 		`{"runtimeConfig":{"ips":["10.0.0.300"]}}`:                                                  `conf: runtimeConfig.ips: "10.0.0.300": not an IP address`,
-		`{"nodename_file":"/nonexistent/nodename"}`:                                                 "conf: nodename_file: open /nonexistent/nodename: no such file or directory; is the node agent running?",
+		`{"nodename_file":"/proc/nonexistent/nodename"}`:                                            "conf: nodename_file: open /proc/nonexistent/nodename: no such file or directory; is the node agent running?",
 	} {
 		_, err := jobFor(conf, "")
 		if err == nil || err.Error() != want {

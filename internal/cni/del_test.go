@@ -32,7 +32,7 @@ func TestDel(t *testing.T) {
 	// The names are free at once, although nobody has deleted the old pair.
 	n.mustRun("calico", "ADD", plainConf, p)
 	gone := p
-	gone.path = "/nonexistent/ns"
+	gone.path = "/proc/nonexistent/ns"
 	n.mustRun("calico", "DEL", plainConf, gone)
 	gone.path = ""
 	n.mustRun("calico", "DEL", plainConf, gone)

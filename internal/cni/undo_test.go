@@ -26,8 +26,8 @@ func TestFailedAddLeavesNothing(t *testing.T) {
 		"no agent":                  {hurt: func(_ *testing.T, n *node, _ *pod) { n.stop() }, code: 11, text: "no node agent"},
 		"agent of another node":     {conf: with(plainConf, `nodename="node-b"`), code: 7, text: `nodename "node-b"`},
 		"namespace missing": {
-			hurt: func(_ *testing.T, _ *node, p *pod) { p.path = "/nonexistent/ns" },
-			code: 8, text: "netns /nonexistent/ns: no network namespace there: no such file or directory",
+			hurt: func(_ *testing.T, _ *node, p *pod) { p.path = "/proc/nonexistent/ns" },
+			code: 8, text: "netns /proc/nonexistent/ns: no network namespace there: no such file or directory",
 		},
 		"not a namespace":          {hurt: func(_ *testing.T, _ *node, p *pod) { p.path = "/dev/null" }, code: 8, text: "not a network namespace"},
 		"other kind of namespace":  {hurt: func(_ *testing.T, _ *node, p *pod) { p.path = "/proc/self/ns/uts" }, code: 8, text: "not a network namespace"},

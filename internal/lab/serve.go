@@ -123,7 +123,7 @@ func (h *holder) exec(conn *link, r *execRequest, files []*os.File) (int, error)
 	ns, _ := h.place(target)
 	cmd := &exec.Cmd{Path: r.Argv[0], Args: r.Argv, Stdin: files[0], Stdout: files[1], Stderr: files[2]}
 	cmd.Env = h.execEnviron(r.Environ, target)
-	if cmd.Path, err = lookPath(r.Argv[0], r.Environ); err != nil {
+	if cmd.Path, err = lookPath(r.Argv[0], cmd.Env); err != nil {
 		return 0, fmt.Errorf("lab: exec: %w", err)
 	}
 	if info, err := os.Stat(r.Cwd); err == nil && info.IsDir() {
@@ -152,9 +152,11 @@ func (h *holder) exec(conn *link, r *execRequest, files []*os.File) (int, error)
 }
 
 // execEnviron is the client's environment with what reaches the lab's parts: the
-// store, and from a node its agent, from a router its BIRD.
+// store, and from a node its agent, from a router its BIRD; and with a PATH to
+// where Debian keeps daemons, as an ordinary user is root in a lab.
 func (h *holder) execEnviron(client []string, t topology.Target) []string {
 	out := append(slices.Clone(client), Settings(h.Dir)...)
+	out = append(out, "PATH="+pathOf(client)+":/usr/sbin:/sbin")
 	for _, m := range h.nodes {
 		if m.target == t {
 			for _, kv := range m.environ {
@@ -172,23 +174,28 @@ func (h *holder) execEnviron(client []string, t topology.Target) []string {
 	return out
 }
 
-// lookPath finds a program by the client's PATH, and where Debian keeps daemons.
+// pathOf is the PATH of an environment.
+func pathOf(environ []string) string {
+	path := "/usr/bin:/bin"
+	for _, kv := range environ {
+		if value, ok := strings.CutPrefix(kv, "PATH="); ok {
+			path = value
+		}
+	}
+	return path
+}
+
+// lookPath finds a program by the PATH of an environment.
 func lookPath(name string, environ []string) (string, error) {
 	if strings.Contains(name, "/") {
 		return name, nil
 	}
-	dirs := "/usr/sbin:/sbin"
-	for _, kv := range environ {
-		if path, ok := strings.CutPrefix(kv, "PATH="); ok {
-			dirs = path + ":" + dirs
-		}
-	}
-	for dir := range strings.SplitSeq(dirs, ":") {
+	for dir := range strings.SplitSeq(pathOf(environ), ":") {
 		if path, err := exec.LookPath(dir + "/" + name); err == nil {
 			return path, nil
 		}
 	}
-	return "", fmt.Errorf("%s: no such program in %s", name, dirs)
+	return "", fmt.Errorf("%s: no such program in %s", name, pathOf(environ))
 }
 
 // Settings are the variables by which etcd clients and weft find the lab's store.
