@@ -39,6 +39,9 @@ type Lab struct {
 // HoldCommand is the argument list with which weft must call [Hold].
 func HoldCommand() []string { return []string{"lab", "hold"} }
 
+// goingDown is the longest that `lab up` waits for a lab that is going down.
+const goingDown = 10 * time.Second
+
 // Up makes a lab and returns when every node serves and every pod is attached. On
 // an error, and when ctx ends first, nothing is left. With lease the lab ends with
 // Close, which must be called, or with this process. Progress may be nil.
@@ -48,7 +51,7 @@ func Up(ctx context.Context, s Spec, lease bool, progress func(step string)) (*L
 			return nil, fmt.Errorf("lab: %s: %s: %w: both are made by `make build`, side by side", what, path, err)
 		}
 	}
-	lock, err := s.Dir.claim()
+	lock, err := s.Dir.claimFree(ctx)
 	if errors.Is(err, errBusy) {
 		return nil, fmt.Errorf("%w: take it down first (weft lab down), or choose another name (--name)", err)
 	} else if err != nil {
@@ -276,6 +279,33 @@ func (d Dir) Down(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	return true, nil
+}
+
+// claimFree is claim, but for a lab that is going down, as after a kill: it has its
+// directory still, and does not answer. That is waited for, up to goingDown.
+func (d Dir) claimFree(ctx context.Context) (*os.File, error) {
+	ctx, cancel := context.WithTimeout(ctx, goingDown)
+	defer cancel()
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	for {
+		lock, err := d.claim()
+		if !errors.Is(err, errBusy) {
+			return lock, err
+		}
+		conn, dialErr := d.dial()
+		if dialErr == nil {
+			conn.close()
+		}
+		if !errors.Is(dialErr, ErrDown) {
+			return nil, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-tick.C:
+		}
+	}
 }
 
 // dialOrSweep connects to a lab or, when there is none, removes what it left and

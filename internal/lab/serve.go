@@ -160,7 +160,7 @@ func (h *holder) execEnviron(client []string, t topology.Target) []string {
 	for _, m := range h.nodes {
 		if m.target == t {
 			for _, kv := range m.environ {
-				if name, _, _ := strings.Cut(kv, "="); strings.HasPrefix(name, "WEFT_") || name == "NODENAME" {
+				if name, _, _ := strings.Cut(kv, "="); strings.HasPrefix(name, "WEFT_") || name == "NODENAME" || name == "CALICO_NODENAME_FILE" {
 					out = append(out, kv)
 				}
 			}
