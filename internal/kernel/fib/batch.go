@@ -130,12 +130,39 @@ func (f *FIB) stageDelete(k key, e entry) {
 		return
 	}
 	old, a := e, f.attrs.all[e.attr]
+	if f.spared[destination(k)] {
+		// Its successor is refused: rather the old route than none.
+		e.flags &^= dirty
+		f.set(k, old, e)
+		return
+	}
 	e.flags &^= dirty | hit | exact | owned
 	if a.device() && a.why != reasonNone {
 		f.set(k, old, e) // the kernel dropped it with its link
 		return
 	}
 	f.stageRemoval(k, old, e)
+}
+
+// destination is k without its metric.
+func destination(k key) key {
+	k.metric = 0
+	return k
+}
+
+// refusedDestinations are those of the wanted routes that the kernel refuses; nil
+// when there are none, as nearly always.
+func (f *FIB) refusedDestinations() map[key]bool {
+	if f.count.why[refused] == 0 {
+		return nil
+	}
+	out := map[key]bool{}
+	for k, e := range f.entries {
+		if e.is(wanted) && e.why == refused {
+			out[destination(k)] = true
+		}
+	}
+	return out
 }
 
 // stageRemoval adds the message that removes what the kernel has on the key of
@@ -178,6 +205,7 @@ func (f *FIB) settleAdd(o *op, errno unix.Errno) {
 	switch {
 	case errno == 0:
 		f.overwritten(o.k)
+		f.needDump = f.needDump || e.why == refused // what was spared for it may go
 		e.flags |= owned
 		e.why, e.errno = reasonNone, 0
 		if !e.is(wanted) { // deleted meanwhile

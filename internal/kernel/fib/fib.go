@@ -111,6 +111,7 @@ type FIB struct {
 	queue      queue           // routes to write or delete
 	dirtyLinks map[string]bool // links whose sysctls, neighbours or routes are to be written
 	gone       []goneNeighbor  // neighbours to delete
+	spared     map[key]bool    // destinations of which no route is deleted for now
 	external   []externalRoute // routes of others to delete
 
 	ways     ways                    // to gateways

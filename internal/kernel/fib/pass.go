@@ -54,6 +54,7 @@ func (f *FIB) flush() {
 		f.urgent()
 	}
 	each(f.stageRoute)
+	f.spared = f.refusedDestinations()
 	each(f.stageDelete)
 
 	gone, external := f.gone, f.external
