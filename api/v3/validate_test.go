@@ -128,29 +128,3 @@ func TestErrorsSayWhatWhereWhy(t *testing.T) {
 		}
 	}
 }
-
-func TestOverlappingPools(t *testing.T) {
-	t.Parallel()
-	for name, tt := range map[string]struct{ pools, want string }{
-		"none":            {"a 10.0.0.0/16, b 10.1.0.0/16, c fd00::/64", ""},
-		"inside":          {"a 10.0.0.0/16, b 10.0.128.0/24", "b in a"},
-		"around":          {"a 10.0.128.0/24, b 10.0.0.0/16", "b in a"},
-		"same, v6":        {"b fd00::/64, a fd00::/64", "b in a"},
-		"loser is silent": {"a 10.0.0.0/24, b 10.0.0.0/16, c 10.0.9.0/24", "b in a"},
-		"unreadable":      {"a 10.0.0.0/16, b ten", ""},
-	} {
-		var pools []*IPPool
-		for text := range strings.SplitSeq(tt.pools, ", ") {
-			p := new(IPPool)
-			p.Name, p.Spec.CIDR, _ = strings.Cut(text, " ")
-			pools = append(pools, p)
-		}
-		var got []string
-		for _, o := range OverlappingPools(pools) {
-			got = append(got, o.Other.Name+" in "+o.Holder.Name)
-		}
-		if s := strings.Join(got, ", "); s != tt.want {
-			t.Errorf("%s: %q, want %q", name, s, tt.want)
-		}
-	}
-}

@@ -76,15 +76,17 @@ func (v *View) shut(p model.Pool) string {
 }
 
 // overlapped returns the pool that keeps p from giving addresses, because they
-// overlap.
+// overlap. A pool that is itself kept from it keeps no other.
 func overlapped(p model.Pool, pools []model.Pool) (model.Pool, bool) {
-	i := slices.IndexFunc(pools, func(q model.Pool) bool {
-		return q.Name != p.Name && !q.Disabled && q.CIDR.Overlaps(p.CIDR) && senior(q, p)
-	})
-	if i < 0 {
-		return model.Pool{}, false
+	for _, q := range pools {
+		if q.Name == p.Name || q.Disabled || !q.CIDR.Overlaps(p.CIDR) || !senior(q, p) {
+			continue
+		}
+		if _, lost := overlapped(q, pools); !lost {
+			return q, true
+		}
 	}
-	return pools[i], true
+	return model.Pool{}, false
 }
 
 // Overlaps names the enabled pools that give no addresses because they overlap

@@ -123,11 +123,12 @@ func TestOverlaps(t *testing.T) {
 		pools []model.Pool
 		want  string // the pools that give nothing, and because of which
 	}{
-		"apart":           {[]model.Pool{pool("a", "10.0.0.0/16", 1, false), pool("b", "10.1.0.0/16", 2, false), pool("c", "fd00::/48", 3, false)}, ""},
-		"the younger":     {[]model.Pool{pool("a", "10.0.0.0/16", 2, false), pool("b", "10.0.0.0/8", 1, false)}, "a<b"},
-		"of one age":      {[]model.Pool{pool("b", "10.0.0.0/16", 1, false), pool("a", "10.0.1.0/24", 1, false)}, "b<a"},
-		"disabled is out": {[]model.Pool{pool("a", "10.0.0.0/16", 1, true), pool("b", "10.0.0.0/24", 2, false)}, ""},
-		"disabled itself": {[]model.Pool{pool("a", "10.0.0.0/16", 1, false), pool("b", "10.0.0.0/24", 2, true)}, ""},
+		"apart":              {[]model.Pool{pool("a", "10.0.0.0/16", 1, false), pool("b", "10.1.0.0/16", 2, false), pool("c", "fd00::/48", 3, false)}, ""},
+		"the younger":        {[]model.Pool{pool("a", "10.0.0.0/16", 2, false), pool("b", "10.0.0.0/8", 1, false)}, "a<b"},
+		"of one age":         {[]model.Pool{pool("b", "10.0.0.0/16", 1, false), pool("a", "10.0.1.0/24", 1, false)}, "b<a"},
+		"the lost keep none": {[]model.Pool{pool("a", "10.0.0.0/16", 1, false), pool("b", "10.0.0.0/15", 2, false), pool("c", "10.1.0.0/24", 3, false)}, "b<a"},
+		"disabled is out":    {[]model.Pool{pool("a", "10.0.0.0/16", 1, true), pool("b", "10.0.0.0/24", 2, false)}, ""},
+		"disabled itself":    {[]model.Pool{pool("a", "10.0.0.0/16", 1, false), pool("b", "10.0.0.0/24", 2, true)}, ""},
 	} {
 		var got []string
 		for _, p := range Overlaps(tt.pools) {
