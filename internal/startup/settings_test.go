@@ -3,8 +3,6 @@ package startup
 import (
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"strings"
 	"testing"
 )
@@ -59,37 +57,36 @@ func TestSettings(t *testing.T) {
 
 func TestSettingsRefuse(t *testing.T) {
 	t.Parallel()
-	bad := map[string]string{ // environment → what the error must name
-		"IP=10.0.0":                                                `IP="10.0.0": must be autodetect, none, empty`,
-		"IP=fd00::1":                                               `IP="fd00::1": must be autodetect, none, empty, or an IPv4`,
-		"IP=127.0.0.1":                                             `IP="127.0.0.1": must be autodetect`,
-		"IP=0.0.0.0/0":                                             `IP="0.0.0.0/0": must be autodetect`,
-		"IP6=fe80::1":                                              `IP6="fe80::1": must be autodetect`,
-		"IP6=10.0.0.1":                                             `IP6="10.0.0.1"`,
-		"IP_AUTODETECTION_METHOD=fastest":                          `IP_AUTODETECTION_METHOD="fastest": method is unknown; allowed are`,
-		"IP6_AUTODETECTION_METHOD=cidr=x":                          `IP6_AUTODETECTION_METHOD="cidr=x"`,
-		"AS=0":                                                     `AS="0": must be an AS number`,
-		"AS=4294967296":                                            `AS="4294967296"`,
-		"DISABLE_NODE_IP_CHECK=perhaps":                            `DISABLE_NODE_IP_CHECK="perhaps": must be true or false`,
-		"AUTODETECT_POLL_INTERVAL=-1s":                             `AUTODETECT_POLL_INTERVAL="-1s"`,
-		"CALICO_IPV4POOL_IPIP=Sometimes":                           `CALICO_IPV4POOL_IPIP="Sometimes": must be Always, CrossSubnet, or Never`,
-		"CALICO_IPV4POOL_VXLAN=on":                                 `CALICO_IPV4POOL_VXLAN="on"`,
-		"CALICO_IPV6POOL_VXLAN=on":                                 `CALICO_IPV6POOL_VXLAN="on"`,
-		"CALICO_IPV4POOL_CIDR=10.0.0.1/16":                         `CALICO_IPV4POOL_CIDR="10.0.0.1/16": must be none, or a masked IPv4 CIDR`,
-		"CALICO_IPV4POOL_CIDR=fd00::/48":                           `CALICO_IPV4POOL_CIDR="fd00::/48"`,
-		"CALICO_IPV4POOL_BLOCK_SIZE=19":                            `CALICO_IPV4POOL_BLOCK_SIZE="19": must be 20 to 32`,
-		"CALICO_IPV6POOL_BLOCK_SIZE=64":                            `CALICO_IPV6POOL_BLOCK_SIZE="64": must be 116 to 128`,
-		"CALICO_IPV4POOL_CIDR=10.0.0.0/28":                         `CALICO_IPV4POOL_BLOCK_SIZE="26": must be at least 28`,
-		"CALICO_IPV4POOL_NAT_OUTGOING=si":                          `CALICO_IPV4POOL_NAT_OUTGOING="si"`,
-		"CALICO_IPV4POOL_DISABLE_BGP_EXPORT=2":                     `CALICO_IPV4POOL_DISABLE_BGP_EXPORT="2"`,
-		"NO_DEFAULT_POOLS=x":                                       `NO_DEFAULT_POOLS="x"`,
-		"NO_DEFAULT_POOLS=true CALICO_IPV4POOL_CIDR=10.0.0.0/16":   `NO_DEFAULT_POOLS="true": must be false or empty when CALICO_IPV4POOL_CIDR is set`,
-		"CALICO_IPV4POOL_IPIP=Always CALICO_IPV4POOL_VXLAN=Always": `CALICO_IPV4POOL_VXLAN="Always": must be Never when CALICO_IPV4POOL_IPIP is not`,
-	}
-	for _, e := range slices.Sorted(maps.Keys(bad)) {
-		_, err := SettingsFrom("node-a", env(e))
-		if err == nil || !strings.Contains(err.Error(), bad[e]) || strings.Contains(err.Error(), "\n") {
-			t.Errorf("%s: got error %v; want one line with %s", e, err, bad[e])
+	for _, tt := range []struct{ env, want string }{ // environment; what the error must name
+		{"IP=10.0.0", `IP="10.0.0": must be autodetect, none, empty`},
+		{"IP=fd00::1", `IP="fd00::1": must be autodetect, none, empty, or an IPv4`},
+		{"IP=127.0.0.1", `IP="127.0.0.1": must be autodetect`},
+		{"IP=0.0.0.0/0", `IP="0.0.0.0/0": must be autodetect`},
+		{"IP6=fe80::1", `IP6="fe80::1": must be autodetect`},
+		{"IP6=10.0.0.1", `IP6="10.0.0.1"`},
+		{"IP_AUTODETECTION_METHOD=fastest", `IP_AUTODETECTION_METHOD="fastest": method is unknown; allowed are`},
+		{"IP6_AUTODETECTION_METHOD=cidr=x", `IP6_AUTODETECTION_METHOD="cidr=x"`},
+		{"AS=0", `AS="0": must be an AS number`},
+		{"AS=4294967296", `AS="4294967296"`},
+		{"DISABLE_NODE_IP_CHECK=perhaps", `DISABLE_NODE_IP_CHECK="perhaps": must be true or false`},
+		{"AUTODETECT_POLL_INTERVAL=-1s", `AUTODETECT_POLL_INTERVAL="-1s"`},
+		{"CALICO_IPV4POOL_IPIP=Sometimes", `CALICO_IPV4POOL_IPIP="Sometimes": must be Always, CrossSubnet, or Never`},
+		{"CALICO_IPV4POOL_VXLAN=on", `CALICO_IPV4POOL_VXLAN="on"`},
+		{"CALICO_IPV6POOL_VXLAN=on", `CALICO_IPV6POOL_VXLAN="on"`},
+		{"CALICO_IPV4POOL_CIDR=10.0.0.1/16", `CALICO_IPV4POOL_CIDR="10.0.0.1/16": must be none, or a masked IPv4 CIDR`},
+		{"CALICO_IPV4POOL_CIDR=fd00::/48", `CALICO_IPV4POOL_CIDR="fd00::/48"`},
+		{"CALICO_IPV4POOL_BLOCK_SIZE=19", `CALICO_IPV4POOL_BLOCK_SIZE="19": must be 20 to 32`},
+		{"CALICO_IPV6POOL_BLOCK_SIZE=64", `CALICO_IPV6POOL_BLOCK_SIZE="64": must be 116 to 128`},
+		{"CALICO_IPV4POOL_CIDR=10.0.0.0/28", `CALICO_IPV4POOL_BLOCK_SIZE="26": must be at least 28`},
+		{"CALICO_IPV4POOL_NAT_OUTGOING=si", `CALICO_IPV4POOL_NAT_OUTGOING="si"`},
+		{"CALICO_IPV4POOL_DISABLE_BGP_EXPORT=2", `CALICO_IPV4POOL_DISABLE_BGP_EXPORT="2"`},
+		{"NO_DEFAULT_POOLS=x", `NO_DEFAULT_POOLS="x"`},
+		{"NO_DEFAULT_POOLS=true CALICO_IPV4POOL_CIDR=10.0.0.0/16", `NO_DEFAULT_POOLS="true": must be false or empty when CALICO_IPV4POOL_CIDR is set`},
+		{"CALICO_IPV4POOL_IPIP=Always CALICO_IPV4POOL_VXLAN=Always", `CALICO_IPV4POOL_VXLAN="Always": must be Never when CALICO_IPV4POOL_IPIP is not`},
+	} {
+		_, err := SettingsFrom("node-a", env(tt.env))
+		if err == nil || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: got error %v; want one line with %s", tt.env, err, tt.want)
 		}
 	}
 }
