@@ -74,9 +74,10 @@ func Parse(o v3.Object) (Value, error) {
 }
 
 // Strict makes what it can of an object that Parse refuses, so that a mistake in
-// it opens no door: the readable part of a reservation, and a configuration of
-// address assignment that forbids other nodes' blocks. It is nil where an object
-// that is not there allows nothing more than this one.
+// it opens no door: the readable part of a reservation, a configuration of
+// address assignment that forbids other nodes' blocks, and what a BGP configuration
+// says about the mesh. It is nil where an object that is not there allows nothing
+// more than this one.
 func Strict(o v3.Object) Value {
 	switch o := o.(type) {
 	case *v3.IPReservation:
@@ -93,6 +94,8 @@ func Strict(o v3.Object) Value {
 		c.StrictAffinity, c.AutoAllocateBlocks = true, true
 		c.MaxBlocksPerHost, c.Cooldown = max(c.MaxBlocksPerHost, 0), max(c.Cooldown, 0)
 		return c
+	case *v3.BGPConfiguration:
+		return BGPConfig{Name: o.Name, Mesh: o.Spec.NodeToNodeMeshEnabled, MeshPassword: secretRef(o.Spec.NodeMeshPassword)}
 	}
 	return nil
 }

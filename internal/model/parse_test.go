@@ -173,6 +173,11 @@ func TestStrict(t *testing.T) {
 	if !ok || !c.StrictAffinity || c.MaxBlocksPerHost != 0 {
 		t.Errorf("configuration: %+v", c)
 	}
+	off := false
+	b, ok := model.Strict(&v3.BGPConfiguration{Spec: v3.BGPConfigurationSpec{NodeToNodeMeshEnabled: &off}}).(model.BGPConfig)
+	if !ok || b.Mesh == nil || *b.Mesh {
+		t.Errorf("BGP configuration: %+v", b)
+	}
 	if v := model.Strict(&v3.IPPool{}); v != nil {
 		t.Errorf("pool: %+v: no pool is the strictest", v)
 	}

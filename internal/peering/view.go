@@ -33,10 +33,13 @@ type View struct {
 	node  string
 	world model.World
 	stale map[model.Key]struct{} // known, and not yet mentioned by the snapshot in progress
+	poor  map[model.Key]struct{} // known by Invalid.Strict only: there never was a good version
 }
 
 // NewView returns a View for the node of that name which knows nothing yet.
-func NewView(node string) *View { return &View{node: node, world: model.World{}} }
+func NewView(node string) *View {
+	return &View{node: node, world: model.World{}, poor: map[model.Key]struct{}{}}
+}
 
 // Step takes in a batch and reports whether the plan may have changed. During a
 // snapshot what was known stays until the batch with Synced.
@@ -50,9 +53,17 @@ func (v *View) Step(b model.Batch) bool {
 	}
 	for _, in := range b.Invalids {
 		delete(v.stale, in.Key) // the last good version stays
+		_, known := v.world[in.Key]
+		if _, poor := v.poor[in.Key]; in.Strict != nil && (poor || !known) {
+			changed = v.put(in.Strict) || changed
+			if _, known = v.world[in.Key]; known {
+				v.poor[in.Key] = struct{}{}
+			}
+		}
 	}
 	for _, o := range b.Puts {
 		delete(v.stale, o.Key())
+		delete(v.poor, o.Key())
 		changed = v.put(o) || changed
 	}
 	for _, k := range b.Deletes {
@@ -92,6 +103,7 @@ func (v *View) put(o model.Value) bool {
 func (v *View) drop(k model.Key) bool {
 	_, had := v.world[k]
 	delete(v.world, k)
+	delete(v.poor, k)
 	return had
 }
 
