@@ -369,6 +369,18 @@ func (s *shell) try(command string) (string, int) {
 	}
 }
 
+// reach waits until an address answers a target: routes from node to node come by
+// BGP, a while after the pods.
+func (c *cluster) reach(target, addr string) {
+	c.t.Helper()
+	eventually(c.t, 20*time.Second, addr+" from "+target, func() error {
+		if out, code := c.sh(target).try(ping(addr)); code != 0 {
+			return errors.New(out)
+		}
+		return nil
+	})
+}
+
 // run runs a command that must succeed and gives its output.
 func (s *shell) run(command string) string {
 	s.p.t.Helper()

@@ -196,7 +196,7 @@ func TestEndpoints(t *testing.T) {
 	four, six := strings.TrimSuffix(result.IPs[0].Address, "/32"), strings.TrimSuffix(result.IPs[1].Address, "/128")
 	for _, addr := range []string{four, six} {
 		c.sh("node-a").run(ping(addr))
-		c.sh("pod/default/other").run(ping(addr))
+		c.reach("pod/default/other", addr)
 	}
 	ep := c.endpoint("both")
 	if got, want := fmt.Sprint(ep.Spec.IPNATs), fmt.Sprintf("[{%s 192.0.2.5} {%s 2001:db8::5}]", four, six); got != want {

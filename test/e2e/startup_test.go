@@ -218,7 +218,7 @@ func TestStartsNoProgram(t *testing.T) {
 	c.established("node-a", 2)
 	h := c.runtime("node-a")
 	for _, a := range h.must("ADD", containerNames("traced", 3)...) {
-		c.sh("pod/default/b1").run(ping(addressOf(t, a).String()))
+		c.reach("pod/default/b1", addressOf(t, a).String())
 	}
 	c.sh("node-a").run("ip route flush proto bird")
 	c.awaitRoute(5e9, "node-a", `192\.168\..*/26 via 10\.1\.0\.12 dev eth0 proto bird`)
