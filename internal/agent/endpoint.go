@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	v3 "github.com/weft-net/weft/api/v3"
 	"github.com/weft-net/weft/internal/cni/rpc"
 	"github.com/weft-net/weft/internal/ipam"
@@ -47,7 +49,7 @@ func (a *attachments) endpointOp(key model.Key, old store.Object, r rpc.AddReque
 	o.Name, o.Namespace = key.Name, key.Namespace
 	o.Labels, o.Annotations = maps.Clone(r.Endpoint.Labels), maps.Clone(r.Endpoint.Annotations)
 	if len(addrs) == 0 {
-		o.Annotations = with(o.Annotations, networkAnnotation, r.Network)
+		metav1.SetMetaDataAnnotation(&o.ObjectMeta, networkAnnotation, r.Network)
 	}
 	o.Spec = a.endpointSpec(o.Spec, r, addrs)
 	var err error
@@ -109,17 +111,6 @@ func floating(own []string, external []netip.Addr) ([]v3.IPNAT, error) {
 		out = append(out, v3.IPNAT{InternalIP: internal, ExternalIP: e.String()})
 	}
 	return out, nil
-}
-
-// with is m with one more entry.
-func with(m map[string]string, k, v string) map[string]string {
-	out := map[string]string{k: v}
-	for key, value := range m {
-		if key != k {
-			out[key] = value
-		}
-	}
-	return out
 }
 
 // ensureProfiles creates the profiles that an endpoint outside Kubernetes

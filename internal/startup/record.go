@@ -114,16 +114,6 @@ func withoutType(addrs []v3.NodeAddress, kind string) []v3.NodeAddress {
 	return slices.DeleteFunc(slices.Clone(addrs), func(a v3.NodeAddress) bool { return a.Type == kind })
 }
 
-func with(m map[string]string, k, v string) map[string]string {
-	out := map[string]string{k: v}
-	for key, value := range m {
-		if key != k {
-			out[key] = value
-		}
-	}
-	return out
-}
-
 // equal reports whether two records say the same where start-up writes.
 func equal(a, b v3.Node) bool {
 	sameAddrs := len(a.Spec.Addresses) == len(b.Spec.Addresses) && (len(a.Spec.Addresses) == 0 || reflect.DeepEqual(a.Spec.Addresses, b.Spec.Addresses))

@@ -25,6 +25,8 @@ import (
 	"net/netip"
 	"reflect"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	v3 "github.com/weft-net/weft/api/v3"
 	"github.com/weft-net/weft/internal/model"
 	"github.com/weft-net/weft/internal/store"
@@ -123,7 +125,7 @@ func writeRecord(ctx context.Context, st store.Store, s Settings, host Host, lin
 	if owner != "" {
 		want.Spec.BGP = withoutAddresses(want.Spec.BGP)
 		want.Spec.Addresses = withoutType(want.Spec.Addresses, v3.AddressCalicoNodeIP)
-		want.Annotations = with(want.Annotations, ConflictAnnotation, fmt.Sprintf("%v is the address of node %s", taken, owner))
+		metav1.SetMetaDataAnnotation(&want.ObjectMeta, ConflictAnnotation, fmt.Sprintf("%v is the address of node %s", taken, owner))
 	}
 	if verb == store.Create || !equal(*stored, want) {
 		written, err := st.Commit(ctx, store.Op{Verb: verb, Object: old.With(&want)})
