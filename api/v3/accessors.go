@@ -113,3 +113,83 @@ func (o *WorkloadEndpoint) Meta() *metav1.ObjectMeta { return &o.ObjectMeta }
 func (o *WorkloadEndpoint) Type() *metav1.TypeMeta { return &o.TypeMeta }
 
 func (*WorkloadEndpoint) ours() {}
+
+// Meta implements [Object].
+func (o *GlobalNetworkPolicy) Meta() *metav1.ObjectMeta { return &o.ObjectMeta }
+
+// Type implements [Object].
+func (o *GlobalNetworkPolicy) Type() *metav1.TypeMeta { return &o.TypeMeta }
+
+func (*GlobalNetworkPolicy) ours() {}
+
+// Meta implements [Object].
+func (o *GlobalNetworkSet) Meta() *metav1.ObjectMeta { return &o.ObjectMeta }
+
+// Type implements [Object].
+func (o *GlobalNetworkSet) Type() *metav1.TypeMeta { return &o.TypeMeta }
+
+func (*GlobalNetworkSet) ours() {}
+
+// Meta implements [Object].
+func (o *HostEndpoint) Meta() *metav1.ObjectMeta { return &o.ObjectMeta }
+
+// Type implements [Object].
+func (o *HostEndpoint) Type() *metav1.TypeMeta { return &o.TypeMeta }
+
+func (*HostEndpoint) ours() {}
+
+// Meta implements [Object].
+func (o *KubernetesEndpointSlice) Meta() *metav1.ObjectMeta { return &o.ObjectMeta }
+
+// Type implements [Object].
+func (o *KubernetesEndpointSlice) Type() *metav1.TypeMeta { return &o.TypeMeta }
+
+func (*KubernetesEndpointSlice) ours() {}
+
+// Meta implements [Object].
+func (o *KubernetesNetworkPolicy) Meta() *metav1.ObjectMeta { return &o.ObjectMeta }
+
+// Type implements [Object].
+func (o *KubernetesNetworkPolicy) Type() *metav1.TypeMeta { return &o.TypeMeta }
+
+func (*KubernetesNetworkPolicy) ours() {}
+
+// Meta implements [Object].
+func (o *NetworkPolicy) Meta() *metav1.ObjectMeta { return &o.ObjectMeta }
+
+// Type implements [Object].
+func (o *NetworkPolicy) Type() *metav1.TypeMeta { return &o.TypeMeta }
+
+func (*NetworkPolicy) ours() {}
+
+// Meta implements [Object].
+func (o *NetworkSet) Meta() *metav1.ObjectMeta { return &o.ObjectMeta }
+
+// Type implements [Object].
+func (o *NetworkSet) Type() *metav1.TypeMeta { return &o.TypeMeta }
+
+func (*NetworkSet) ours() {}
+
+// Meta implements [Object].
+func (o *StagedGlobalNetworkPolicy) Meta() *metav1.ObjectMeta { return &o.ObjectMeta }
+
+// Type implements [Object].
+func (o *StagedGlobalNetworkPolicy) Type() *metav1.TypeMeta { return &o.TypeMeta }
+
+func (*StagedGlobalNetworkPolicy) ours() {}
+
+// Meta implements [Object].
+func (o *StagedKubernetesNetworkPolicy) Meta() *metav1.ObjectMeta { return &o.ObjectMeta }
+
+// Type implements [Object].
+func (o *StagedKubernetesNetworkPolicy) Type() *metav1.TypeMeta { return &o.TypeMeta }
+
+func (*StagedKubernetesNetworkPolicy) ours() {}
+
+// Meta implements [Object].
+func (o *StagedNetworkPolicy) Meta() *metav1.ObjectMeta { return &o.ObjectMeta }
+
+// Type implements [Object].
+func (o *StagedNetworkPolicy) Type() *metav1.TypeMeta { return &o.TypeMeta }
+
+func (*StagedNetworkPolicy) ours() {}

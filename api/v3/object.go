@@ -40,13 +40,23 @@ var kinds = [...]Kind{
 	{"BlockAffinity", "blockaffinities", false, []string{"affinity", "affinities"}},
 	{"ClusterInformation", "clusterinformations", false, []string{"clusterinfo", "clusterinfos"}},
 	{"FelixConfiguration", "felixconfigurations", false, []string{"felixconfig", "felixconfigs", "fc", "fcs"}},
+	{"GlobalNetworkPolicy", "globalnetworkpolicies", false, []string{"gnp", "gnps"}},
+	{"GlobalNetworkSet", "globalnetworksets", false, []string{"gnetsets"}},
+	{"HostEndpoint", "hostendpoints", false, []string{"hep", "heps"}},
 	{"IPAMBlock", "ipamblocks", false, nil},
 	{"IPAMConfiguration", "ipamconfigurations", false, []string{"ipamconfig", "ipamconfigs"}},
 	{"IPAMHandle", "ipamhandles", false, nil},
 	{"IPPool", "ippools", false, []string{"ipp", "ipps", "pool", "pools"}},
 	{"IPReservation", "ipreservations", false, []string{"reservation", "reservations"}},
+	{"KubernetesEndpointSlice", "kubernetesendpointslices", true, nil},
+	{"KubernetesNetworkPolicy", "kubernetesnetworkpolicies", true, nil},
+	{"NetworkPolicy", "networkpolicies", true, []string{"np", "policy", "policies", "pol", "pols"}},
+	{"NetworkSet", "networksets", true, []string{"netsets"}},
 	{"Node", "nodes", false, []string{"no", "nos"}},
 	{"Profile", "profiles", false, []string{"pro", "pros"}},
+	{"StagedGlobalNetworkPolicy", "stagedglobalnetworkpolicies", false, []string{"sgnp"}},
+	{"StagedKubernetesNetworkPolicy", "stagedkubernetesnetworkpolicies", true, []string{"sknp", "skpol"}},
+	{"StagedNetworkPolicy", "stagednetworkpolicies", true, []string{"snp", "spol"}},
 	{"Tier", "tiers", false, nil},
 	{"WorkloadEndpoint", "workloadendpoints", true, []string{"wep", "weps"}},
 }
@@ -70,6 +80,12 @@ func New(kind string) (Object, bool) {
 		o = new(ClusterInformation)
 	case "FelixConfiguration":
 		o = new(FelixConfiguration)
+	case "GlobalNetworkPolicy":
+		o = new(GlobalNetworkPolicy)
+	case "GlobalNetworkSet":
+		o = new(GlobalNetworkSet)
+	case "HostEndpoint":
+		o = new(HostEndpoint)
 	case "IPAMBlock":
 		o = new(IPAMBlock)
 	case "IPAMConfiguration":
@@ -80,10 +96,24 @@ func New(kind string) (Object, bool) {
 		o = new(IPPool)
 	case "IPReservation":
 		o = new(IPReservation)
+	case "KubernetesEndpointSlice":
+		o = new(KubernetesEndpointSlice)
+	case "KubernetesNetworkPolicy":
+		o = new(KubernetesNetworkPolicy)
+	case "NetworkPolicy":
+		o = new(NetworkPolicy)
+	case "NetworkSet":
+		o = new(NetworkSet)
 	case "Node":
 		o = new(Node)
 	case "Profile":
 		o = new(Profile)
+	case "StagedGlobalNetworkPolicy":
+		o = new(StagedGlobalNetworkPolicy)
+	case "StagedKubernetesNetworkPolicy":
+		o = new(StagedKubernetesNetworkPolicy)
+	case "StagedNetworkPolicy":
+		o = new(StagedNetworkPolicy)
 	case "Tier":
 		o = new(Tier)
 	case "WorkloadEndpoint":
@@ -121,6 +151,12 @@ func KindOf(o Object) Kind {
 		name = "ClusterInformation"
 	case *FelixConfiguration:
 		name = "FelixConfiguration"
+	case *GlobalNetworkPolicy:
+		name = "GlobalNetworkPolicy"
+	case *GlobalNetworkSet:
+		name = "GlobalNetworkSet"
+	case *HostEndpoint:
+		name = "HostEndpoint"
 	case *IPAMBlock:
 		name = "IPAMBlock"
 	case *IPAMConfig:
@@ -133,10 +169,24 @@ func KindOf(o Object) Kind {
 		name = "IPPool"
 	case *IPReservation:
 		name = "IPReservation"
+	case *KubernetesEndpointSlice:
+		name = "KubernetesEndpointSlice"
+	case *KubernetesNetworkPolicy:
+		name = "KubernetesNetworkPolicy"
+	case *NetworkPolicy:
+		name = "NetworkPolicy"
+	case *NetworkSet:
+		name = "NetworkSet"
 	case *Node:
 		name = "Node"
 	case *Profile:
 		name = "Profile"
+	case *StagedGlobalNetworkPolicy:
+		name = "StagedGlobalNetworkPolicy"
+	case *StagedKubernetesNetworkPolicy:
+		name = "StagedKubernetesNetworkPolicy"
+	case *StagedNetworkPolicy:
+		name = "StagedNetworkPolicy"
 	case *Tier:
 		name = "Tier"
 	case *WorkloadEndpoint:

@@ -41,6 +41,9 @@ type Endpoint struct {
 	Addrs     []netip.Addr
 	Labels    map[string]string
 	Profiles  []string
+	Ports     []NamedPort
+	// SourcePrefixes are what it may send from beside Addrs; masked.
+	SourcePrefixes []netip.Prefix
 }
 
 // Key implements [Value].
@@ -48,10 +51,12 @@ func (e Endpoint) Key() Key {
 	return Key{Kind: KindWorkloadEndpoint, Namespace: e.Namespace, Name: e.Name}
 }
 
-// Profile gives labels, and later rules, to the endpoints that name it.
+// Profile gives labels, and rules after those of all tiers, to the endpoints that
+// name it.
 type Profile struct {
-	Name   string
-	Labels map[string]string
+	Name            string
+	Labels          map[string]string
+	Ingress, Egress []Rule
 }
 
 // Key implements [Value].

@@ -59,7 +59,7 @@ func Parse(o v3.Object) (Value, error) {
 	case *v3.WorkloadEndpoint:
 		return parseEndpoint(o)
 	case *v3.Profile:
-		return Profile{Name: o.Name, Labels: o.Spec.LabelsToApply}, nil
+		return parseProfile(o)
 	case *v3.BGPConfiguration:
 		return parseBGPConfig(o)
 	case *v3.BGPPeer:

@@ -1,0 +1,15 @@
+package plan
+
+import "net/netip"
+
+// Packet is what rules can see of a packet at a hook.
+type Packet struct {
+	InLink, OutLink  string // empty: none, as at output and input
+	Src, Dst         netip.Addr
+	Protocol         uint8
+	SrcPort, DstPort uint16 // of protocols that have them
+	// ICMPType and ICMPCode are of ICMP (IPv4) and ICMPv6 (IPv6) messages.
+	ICMPType, ICMPCode uint8
+	State              uint16 // one of the State bits
+	DstLocal           bool   // Dst is an address of this node
+}

@@ -1,0 +1,79 @@
+// Package policy decides which packets a node lets through: from endpoints,
+// policies, tiers, profiles and network sets to the rules and sets of the kernel's
+// packet filter, and to an explanation of every verdict.
+//
+//	model.Batch ── Graph.Step ──► plan.FilterDelta ──► kernel/nft
+//	model.World ── Compile ─────► plan.Filter      (slow and obvious: the reference)
+//	model.World ── View.Verdict ► Explanation      (what a packet meets, and why)
+//
+// All three walk the same parsed policies in the same order ([View.Tiers]): tiers by
+// order, policies by order, rules from the first, then the tier's default action, at
+// last the profiles. The kernel's tables hold that order as chains:
+//
+//	base chain ── interface ─► class ─► list chain: one for each distinct list of
+//	                                    policies, however many endpoints have it
+//	   list chain ── jump ─► tier chain: the policies of a tier in this list
+//	      tier chain ── jump ─► policy chain: the rules of a policy, shared by all lists
+//
+// Allow accepts, Deny drops, and neither needs a mark: egress and ingress are judged
+// by two base chains of the hook. Pass returns from the tier chain, which is why a
+// policy that has a Pass rule stands in the tier chain itself, not behind a jump.
+//
+// Invariant: what Graph has emitted after any batches, folded, equals Compile of the
+// world that those batches fold to.
+package policy
+
+import "github.com/weft-net/weft/internal/model"
+
+// Direction is a direction of traffic, seen from the endpoint.
+type Direction uint8
+
+// The directions.
+const (
+	Ingress Direction = iota
+	Egress
+)
+
+// String is the direction as users write it.
+func (d Direction) String() string { return [...]string{"Ingress", "Egress"}[d] }
+
+// Stage is when on a packet's way policies are asked. Workload endpoints know
+// Normal only.
+type Stage uint8
+
+// The stages.
+const (
+	Normal    Stage = iota // to and from the endpoint itself
+	Forwarded              // applyOnForward: through a host endpoint
+	PreDNAT                // into a host endpoint, before destination NAT
+	Untracked              // doNotTrack: before connection tracking
+)
+
+// TierList is the policies of one tier that select an endpoint, in order of
+// evaluation: by order, then by name; staged ones among them. Empty tiers are left
+// out of lists.
+type TierList struct {
+	Tier     model.Tier
+	Policies []*model.Policy
+}
+
+// Enforced reports whether any policy of l decides: else the tier's default action
+// does not count, and packets pass on.
+func (l TierList) Enforced() bool {
+	for _, p := range l.Policies {
+		if !p.Staged {
+			return true
+		}
+	}
+	return false
+}
+
+// Subject is what policy applies to: a workload endpoint or a host endpoint.
+type Subject struct {
+	Key      model.Key
+	Host     bool
+	Node     string
+	Link     string            // host side interface; of a host endpoint a name, "*" or empty
+	Labels   map[string]string // own and inherited; own ones win
+	Profiles []*model.Profile  // in order; those that exist
+}
