@@ -44,11 +44,21 @@ func (h *holder) check(ctx context.Context, progress func(format string, args ..
 // describe is an expectation in words.
 func describe(e topology.Expectation) string {
 	words := func(refs []string) string { return strings.Join(refs, ", ") }
+	pair := func(p *topology.Pair, verb string) string {
+		out := words(p.From) + verb + words(p.To)
+		if p.Port != 0 {
+			out += fmt.Sprintf(" at %s port %d", p.Protocol, p.Port)
+		}
+		if e.By != "" {
+			out += ", by " + e.By
+		}
+		return out
+	}
 	switch {
 	case e.Reachable != nil:
-		return words(e.Reachable.From) + " reach " + words(e.Reachable.To)
+		return pair(e.Reachable, " reach ")
 	case e.Unreachable != nil:
-		return words(e.Unreachable.From) + " do not reach " + words(e.Unreachable.To)
+		return pair(e.Unreachable, " do not reach ")
 	case e.Route != nil:
 		return "route on " + words(e.Route.At) + ": " + e.Route.Line
 	default:
@@ -79,11 +89,13 @@ func (h *holder) expect(ctx context.Context, e topology.Expectation) Result {
 	return r
 }
 
-// way is one direction between two things, of one family.
+// way is one direction between two things, of one family, and what is asked.
 type way struct {
 	from, to topology.Target
 	ns       *namespace
 	addr     netip.Addr
+	protocol string // icmp, tcp or udp
+	port     uint16 // 0 for icmp
 }
 
 func (w way) String() string { return fmt.Sprintf("%v to %v (%v)", w.from, w.to, w.addr) }
@@ -97,6 +109,9 @@ func (h *holder) eachPair(ctx context.Context, p topology.Pair, try func(context
 	}
 	if len(ways) == 0 {
 		return errors.New("nothing to try: no two of them have an address of the same family")
+	}
+	if err := h.listenAt(ways); err != nil {
+		return err
 	}
 	var mu sync.Mutex
 	var first error
@@ -154,7 +169,7 @@ func (h *holder) ways(p topology.Pair) ([]way, error) {
 			}
 			for _, a := range addrs {
 				if t.Kind == topology.ToAddress || hasFamily(own, a) {
-					out = append(out, way{f, t, ns, a})
+					out = append(out, way{f, t, ns, a, p.Protocol, p.Port})
 				}
 			}
 		}
@@ -219,7 +234,7 @@ func (h *holder) place(t topology.Target) (*namespace, []netip.Addr) {
 // reaches tries until there is an answer.
 func (h *holder) reaches(ctx context.Context, w way) error {
 	for {
-		_, err := echo(ctx, w.ns, w.addr, probeWait)
+		err := w.ask(ctx, probeWait)
 		if err == nil {
 			return nil
 		}
@@ -236,7 +251,7 @@ func (h *holder) reaches(ctx context.Context, w way) error {
 func (h *holder) reachesNot(ctx context.Context, w way) error {
 	quiet := 0
 	for {
-		if _, err := echo(ctx, w.ns, w.addr, quietWait); err != nil {
+		if err := w.ask(ctx, quietWait); err != nil {
 			quiet++
 		} else {
 			quiet = 0

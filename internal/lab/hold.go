@@ -27,6 +27,8 @@ type holder struct {
 	pods     []*pod
 	end      chan struct{} // closed when the lab is to go down
 	endOnce  sync.Once
+	portsMu  sync.Mutex
+	ports    map[port]bool // at which the lab answers
 	progress func(format string, args ...any)
 }
 

@@ -97,17 +97,19 @@ func (h *holder) newNode(i int, n *topology.Node) *machine {
 	at := func(name string) string { return filepath.Join(dir, name) }
 	// Nothing of the machine's own node agent, if there is one, is touched or read.
 	settings := map[string]string{
-		"DATASTORE_TYPE":        "etcdv3",
-		"ETCD_ENDPOINTS":        h.Dir.Endpoint(),
-		"NODENAME":              n.Name,
-		"IP":                    "autodetect",
-		"IP6":                   "none",
-		"CALICO_NODENAME_FILE":  at("nodename"),
-		"FELIX_FELIXCONFIGFILE": at("felix.cfg"),
-		"WEFT_AGENT_SOCKET":     at("agent.sock"),
-		"WEFT_STATUS_SOCKET":    at("status.sock"),
-		"WEFT_CNI_QUEUE":        at("queue"),
-		"WEFT_SECRETS_DIR":      h.Dir.secrets(),
+		"DATASTORE_TYPE": "etcdv3",
+		"ETCD_ENDPOINTS": h.Dir.Endpoint(),
+		"NODENAME":       n.Name,
+		"IP":             "autodetect",
+		"IP6":            "none",
+		// As Calico's stock manifest has it: pods reach their own node.
+		"FELIX_DEFAULTENDPOINTTOHOSTACTION": "ACCEPT",
+		"CALICO_NODENAME_FILE":              at("nodename"),
+		"FELIX_FELIXCONFIGFILE":             at("felix.cfg"),
+		"WEFT_AGENT_SOCKET":                 at("agent.sock"),
+		"WEFT_STATUS_SOCKET":                at("status.sock"),
+		"WEFT_CNI_QUEUE":                    at("queue"),
+		"WEFT_SECRETS_DIR":                  h.Dir.secrets(),
 	}
 	for _, subnet := range h.topo.Rack(n.Rack).Subnets {
 		if subnet.Addr().Is6() {

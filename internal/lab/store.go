@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	v3 "github.com/weft-net/weft/api/v3"
 	"github.com/weft-net/weft/internal/store"
 	"github.com/weft-net/weft/internal/store/etcd"
@@ -67,9 +69,12 @@ func (h *holder) writeSecrets() error {
 	return nil
 }
 
-// applyResources stores what the topology gives: its resources, and a Node for
-// each node with labels.
+// applyResources stores what the topology gives: its resources, the profiles of its
+// namespaces, and a Node for each node with labels.
 func (h *holder) applyResources(ctx context.Context) error {
+	if err := h.putProfiles(ctx); err != nil {
+		return err
+	}
 	var pools []*v3.IPPool
 	for i, r := range h.topo.Resources {
 		o, err := resource(r)
@@ -90,13 +95,38 @@ func (h *holder) applyResources(ctx context.Context) error {
 		if len(n.Labels) == 0 {
 			continue
 		}
-		if slices.ContainsFunc(h.topo.Resources, func(r map[string]any) bool { return isNode(r, n.Name) }) {
+		if slices.ContainsFunc(h.topo.Resources, func(r map[string]any) bool { return isResource(r, "Node", n.Name) }) {
 			return fmt.Errorf("lab: %s: node %s: has labels here and a Node among the resources: only one of the two is allowed", h.File, n.Name)
 		}
 		o, _ := v3.New("Node")
 		o.Meta().Name, o.Meta().Labels = n.Name, n.Labels
 		if err := h.put(ctx, o); err != nil {
 			return fmt.Errorf("lab: %s: node %s: %w", h.File, n.Name, err)
+		}
+	}
+	return nil
+}
+
+// putProfiles stores what the controllers of a Kubernetes cluster make of each
+// namespace and of its default service account, but for those that the file has
+// among its resources.
+func (h *holder) putProfiles(ctx context.Context) error {
+	for _, n := range h.topo.Namespaces {
+		open := []v3.Rule{{Action: v3.ActionAllow}}
+		space := &v3.Profile{Spec: v3.ProfileSpec{Ingress: open, Egress: open, LabelsToApply: map[string]string{"pcns.projectcalico.org/name": n.Name}}}
+		for k, v := range n.Labels {
+			space.Spec.LabelsToApply["pcns."+k] = v
+		}
+		account := &v3.Profile{Spec: v3.ProfileSpec{LabelsToApply: map[string]string{"pcsa.projectcalico.org/name": "default"}}}
+		space.Name, account.Name = "kns."+n.Name, "ksa."+n.Name+".default"
+		for _, p := range []*v3.Profile{space, account} {
+			if slices.ContainsFunc(h.topo.Resources, func(r map[string]any) bool { return isResource(r, "Profile", p.Name) }) {
+				continue
+			}
+			p.TypeMeta = metav1.TypeMeta{Kind: "Profile", APIVersion: v3.APIVersion}
+			if err := h.put(ctx, p); err != nil {
+				return fmt.Errorf("lab: %s: namespace %s: %w", h.File, n.Name, err)
+			}
 		}
 	}
 	return nil
@@ -124,9 +154,9 @@ func apart(o v3.Object, earlier []*v3.IPPool) error {
 	return nil
 }
 
-func isNode(r map[string]any, name string) bool {
+func isResource(r map[string]any, kind, name string) bool {
 	meta, _ := r["metadata"].(map[string]any)
-	return r["kind"] == "Node" && meta["name"] == name
+	return r["kind"] == kind && meta["name"] == name
 }
 
 // resource decodes, completes and checks one object of the file.

@@ -186,8 +186,19 @@ func (t *Topology) checkRouters() error {
 	return nil
 }
 
-// checkPods makes sure that each pod has a node and a name of its own.
+// checkPods makes sure that each pod has a node and a name of its own, and that
+// each namespace is listed once.
 func (t *Topology) checkPods() error {
+	listed := map[string]bool{}
+	for i, n := range t.Namespaces {
+		switch {
+		case !validName.MatchString(n.Name):
+			return fmt.Errorf("namespaces[%d].name: %q: %s", i, n.Name, nameRule)
+		case listed[n.Name]:
+			return fmt.Errorf("namespaces[%d].name: %q: that is the name of another namespace", i, n.Name)
+		}
+		listed[n.Name] = true
+	}
 	seen := map[Target]bool{}
 	for i := range t.Pods {
 		p := &t.Pods[i]
@@ -204,6 +215,10 @@ func (t *Topology) checkPods() error {
 			return fmt.Errorf("pods[%d].name: %q: namespace %s has a pod of that name already", i, p.Name, p.Namespace)
 		}
 		seen[p.Target()] = true
+		if !listed[p.Namespace] {
+			listed[p.Namespace] = true
+			t.Namespaces = append(t.Namespaces, Namespace{Name: p.Namespace})
+		}
 		if !slices.ContainsFunc(t.Nodes, func(n Node) bool { return n.Name == p.Node }) {
 			return fmt.Errorf("pods[%d].node: %q: must be one of %s", i, p.Node, names(t.Nodes, func(n Node) string { return n.Name }))
 		}
@@ -258,6 +273,9 @@ func (t *Topology) checkExpectations() error {
 			if err := errors.Join(t.checkRefs(path+"."+name+".from", pair.From, false), t.checkRefs(path+"."+name+".to", pair.To, true)); err != nil {
 				return firstLine(err)
 			}
+			if err := pair.fillProtocol(path + "." + name); err != nil {
+				return err
+			}
 		}
 		for name, line := range map[string]*RouteLine{"route": e.Route, "noRoute": e.NoRoute} {
 			if line == nil {
@@ -274,6 +292,32 @@ func (t *Topology) checkExpectations() error {
 		if kinds != 1 {
 			return fmt.Errorf("%s: must have exactly one of reachable, unreachable, route, noRoute", path)
 		}
+		if e.By != "" && e.Reachable == nil && e.Unreachable == nil {
+			return fmt.Errorf("%s.by: %q: goes with reachable or unreachable only", path, e.By)
+		}
+	}
+	return nil
+}
+
+// fillProtocol completes what is asked of the targets.
+func (p *Pair) fillProtocol(path string) error {
+	if p.Protocol == "" {
+		p.Protocol = "icmp"
+		if p.Port != 0 {
+			p.Protocol = "tcp"
+		}
+	}
+	switch p.Protocol {
+	case "icmp":
+		if p.Port != 0 {
+			return fmt.Errorf("%s.port: %d: icmp has no ports: must be left out", path, p.Port)
+		}
+	case "tcp", "udp":
+		if p.Port == 0 {
+			return fmt.Errorf("%s.port: missing: %s needs a port of 1 to 65535", path, p.Protocol)
+		}
+	default:
+		return fmt.Errorf("%s.protocol: %q: must be tcp, udp or icmp", path, p.Protocol)
 	}
 	return nil
 }

@@ -30,7 +30,9 @@ type Topology struct {
 	// Racks are the segments; a file without any gets one named rack-1.
 	Racks []Rack `yaml:"racks"`
 	Nodes []Node `yaml:"nodes"`
-	Pods  []Pod  `yaml:"pods"`
+	// Namespaces are those of pods; what pods name and is not here is added.
+	Namespaces []Namespace `yaml:"namespaces"`
+	Pods       []Pod       `yaml:"pods"`
 	// Routers are BGP routers beside the nodes, each a real BIRD.
 	Routers []Router `yaml:"routers"`
 	// Env are settings of every node agent, by environment variable.
@@ -64,6 +66,14 @@ type Node struct {
 	Labels         map[string]string `yaml:"labels"` // of the Node resource
 	Env            map[string]string `yaml:"env"`    // wins over the topology's
 	CNI            map[string]any    `yaml:"cni"`    // merged into the CNI configuration
+}
+
+// Namespace is a namespace of pods. What Kubernetes' controllers would make of it is
+// stored with the resources: the profiles kns.NAME, which allows everything that no
+// policy forbids, and ksa.NAME.default.
+type Namespace struct {
+	Name   string            `yaml:"name"`
+	Labels map[string]string `yaml:"labels"`
 }
 
 // Pod is a workload: a network namespace attached by the CNI executable.
@@ -105,19 +115,27 @@ const DefaultWithin = 10 * time.Second
 // Expectation is one thing that must come true within a time; exactly one of the
 // pointers is set.
 type Expectation struct {
-	Reachable   *Pair         `yaml:"reachable"`   // each answers the other's ICMP echo
-	Unreachable *Pair         `yaml:"unreachable"` // none answers
-	Route       *RouteLine    `yaml:"route"`
-	NoRoute     *RouteLine    `yaml:"noRoute"`
-	Within      time.Duration `yaml:"within"` // 10 s when it stays out
+	Reachable   *Pair      `yaml:"reachable"`   // each gets an answer of the other
+	Unreachable *Pair      `yaml:"unreachable"` // none does
+	Route       *RouteLine `yaml:"route"`
+	NoRoute     *RouteLine `yaml:"noRoute"`
+	// By is what must decide about packets of a Pair, as `weft explain` names it:
+	// NetworkPolicy/NAMESPACE/NAME, Profile/NAME, or Tier/NAME for its default action.
+	By     string        `yaml:"by"`
+	Within time.Duration `yaml:"within"` // 10 s when it stays out
 }
 
 // Pair is every way from one set of targets to another. A target is "pods",
 // "nodes", "pod/NAMESPACE/NAME", the name of a node or router, or, in To, an
 // address.
+//
+// Without a port the question is an ICMP echo. With one it is a TCP connection or a
+// UDP datagram to that port, where the lab listens unless the target does so itself.
 type Pair struct {
-	From []string `yaml:"from"`
-	To   []string `yaml:"to"`
+	From     []string `yaml:"from"`
+	To       []string `yaml:"to"`
+	Protocol string   `yaml:"protocol"` // tcp, udp or icmp; tcp when there is a port
+	Port     uint16   `yaml:"port"`
 }
 
 // RouteLine is a line of `ip route` at each of some targets. In Line a * stands

@@ -1,0 +1,129 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/weft-net/weft/internal/lab/topology"
+)
+
+// port is a port of a namespace at which the lab answers.
+type port struct {
+	ns       string // path
+	protocol string
+	number   uint16
+}
+
+// ask sends what the way is about, once, and waits for the answer. The error says
+// why there was none.
+func (w way) ask(ctx context.Context, wait time.Duration) error {
+	if w.protocol == "icmp" {
+		_, err := echo(ctx, w.ns, w.addr, wait)
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	var conn net.Conn
+	err := w.ns.open(func() (err error) {
+		var d net.Dialer
+		conn, err = d.DialContext(ctx, w.protocol, netip.AddrPortFrom(w.addr, w.port).String())
+		return err
+	})
+	if errors.Is(err, unix.ECONNREFUSED) {
+		return errors.New("refused")
+	}
+	if err != nil {
+		return errNoAnswer
+	}
+	defer conn.Close()
+	if w.protocol == "tcp" {
+		return nil // it is connected, which takes an answer
+	}
+	deadline, _ := ctx.Deadline()
+	_ = conn.SetDeadline(deadline)
+	word := make([]byte, 8)
+	if _, err := conn.Write(word); err != nil {
+		return cause(err)
+	}
+	if _, err := io.ReadFull(conn, word); err != nil {
+		return errNoAnswer
+	}
+	return nil
+}
+
+// listenAt makes sure that something answers at the ports that ways lead to.
+// What a target itself has there is left alone.
+func (h *holder) listenAt(ways []way) error {
+	for _, w := range ways {
+		if w.port == 0 || w.to.Kind == topology.ToAddress || w.to.Kind == topology.ToFabric {
+			continue
+		}
+		ns, _ := h.place(w.to)
+		if err := h.listenOn(ns, port{ns.path, w.protocol, w.port}); err != nil {
+			return fmt.Errorf("%v: port %d: %w", w.to, w.port, err)
+		}
+	}
+	return nil
+}
+
+// listenOn opens a port for as long as the lab is up.
+func (h *holder) listenOn(ns *namespace, at port) error {
+	h.portsMu.Lock()
+	defer h.portsMu.Unlock()
+	if h.ports[at] {
+		return nil
+	}
+	err := ns.open(func() error {
+		where := fmt.Sprintf(":%d", at.number)
+		if at.protocol == "tcp" {
+			l, err := net.Listen("tcp", where)
+			if err == nil {
+				go accept(l)
+			}
+			return err
+		}
+		c, err := net.ListenPacket("udp", where)
+		if err == nil {
+			go reflect(c)
+		}
+		return err
+	})
+	if err != nil && !errors.Is(err, unix.EADDRINUSE) {
+		return err
+	}
+	if h.ports == nil {
+		h.ports = map[port]bool{}
+	}
+	h.ports[at] = true
+	return nil
+}
+
+// accept takes connections and closes them, until the lab goes down.
+func accept(l net.Listener) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		_ = c.Close()
+	}
+}
+
+// reflect sends every datagram back, until the lab goes down.
+func reflect(c net.PacketConn) {
+	buf := make([]byte, 2048)
+	for {
+		n, from, err := c.ReadFrom(buf)
+		if err != nil {
+			return
+		}
+		_, _ = c.WriteTo(buf[:n], from)
+	}
+}
