@@ -2,6 +2,8 @@ package fib
 
 import (
 	"golang.org/x/sys/unix"
+
+	"github.com/weft-net/weft/internal/kernel/netlink"
 )
 
 const (
@@ -50,11 +52,11 @@ func (b *batch) open(typ, flags uint16, o op) {
 		b.buf = make([]byte, 0, batchBytes+4096)
 	}
 	b.start = len(b.buf)
-	b.buf = appendHeader(b.buf, typ, unix.NLM_F_REQUEST|flags, b.base+uint32(len(b.ops)))
+	b.buf = netlink.AppendHeader(b.buf, typ, unix.NLM_F_REQUEST|flags, b.base+uint32(len(b.ops)))
 	b.ops = append(b.ops, o)
 }
 
-func (b *batch) close() { native.PutUint32(b.buf[b.start:], uint32(len(b.buf)-b.start)) }
+func (b *batch) close() { netlink.Native.PutUint32(b.buf[b.start:], uint32(len(b.buf)-b.start)) }
 
 func (b *batch) full() bool { return len(b.ops) >= b.limit || len(b.buf) >= batchBytes }
 
@@ -66,12 +68,12 @@ func (f *FIB) exchange() {
 	}
 	n := len(b.ops)
 	last := b.base + uint32(n-1)
-	flags := native.Uint16(b.buf[b.start+6:])
-	native.PutUint16(b.buf[b.start+6:], flags|unix.NLM_F_ACK)
+	flags := netlink.Native.Uint16(b.buf[b.start+6:])
+	netlink.Native.PutUint16(b.buf[b.start+6:], flags|unix.NLM_F_ACK)
 	b.errnos = append(b.errnos[:0], make([]unix.Errno, n)...)
 
 	f.mu.Unlock()
-	err := f.writer.exchange(b.buf, last, func(seq uint32, errno unix.Errno) {
+	err := f.writer.Exchange(b.buf, last, func(seq uint32, errno unix.Errno) {
 		if i := seq - b.base; i < uint32(n) {
 			b.errnos[i] = errno
 		}
@@ -175,7 +177,7 @@ func (f *FIB) stageRemoval(k key, old, e entry) {
 	b.open(unix.RTM_DELROUTE, 0, op{kind: deleteRoute, k: k, attr: e.attr})
 	b.buf = appendRoute(b.buf, k, unix.RT_SCOPE_NOWHERE, a.Proto, kernelType(a.Type), 0)
 	if a.device() {
-		b.buf = appendAttr32(b.buf, unix.RTA_OIF, uint32(a.hops[0].index))
+		b.buf = netlink.AppendAttr32(b.buf, unix.RTA_OIF, uint32(a.hops[0].index))
 	}
 	b.close()
 	f.stats.Deletes++

@@ -9,6 +9,8 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/weft-net/weft/internal/kernel/netlink"
 )
 
 // eventGroups are the kernel's events that concern us.
@@ -21,9 +23,9 @@ var eventGroups = []int{
 func (f *FIB) listen() error {
 	var r route
 	for {
-		datagram, err := f.events.read()
+		datagram, err := f.events.Read()
 		switch {
-		case errors.Is(err, errOverrun):
+		case errors.Is(err, netlink.ErrOverrun):
 			f.mu.Lock()
 			f.heard = false
 			f.stats.Overruns++
@@ -36,7 +38,7 @@ func (f *FIB) listen() error {
 			return fmt.Errorf("fib: read events: %w", err)
 		}
 		f.mu.Lock()
-		for m := range messages(datagram) {
+		for m := range netlink.Messages(datagram) {
 			f.event(m, &r)
 		}
 		f.kick()
@@ -44,22 +46,22 @@ func (f *FIB) listen() error {
 	}
 }
 
-func (f *FIB) event(m message, r *route) {
-	switch m.typ {
+func (f *FIB) event(m netlink.Message, r *route) {
+	switch m.Type {
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
-		f.linkEvent(m.typ == unix.RTM_NEWLINK, m.body)
+		f.linkEvent(m.Type == unix.RTM_NEWLINK, m.Body)
 	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
-		if n, ok := parseNeighbor(m.body); ok {
-			f.neighborEvent(m.typ == unix.RTM_NEWNEIGH, n)
+		if n, ok := parseNeighbor(m.Body); ok {
+			f.neighborEvent(m.Type == unix.RTM_NEWNEIGH, n)
 		}
 	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
-		if r.parse(m.body) && !r.cloned && f.tables[r.key.table] {
-			f.routeEvent(r, m.typ == unix.RTM_NEWROUTE, m.flags)
+		if r.parse(m.Body) && !r.cloned && f.tables[r.key.table] {
+			f.routeEvent(r, m.Type == unix.RTM_NEWROUTE, m.Flags)
 		}
 	case unix.RTM_DELADDR:
-		f.addressGone(m.body)
+		f.addressGone(m.Body)
 	case unix.RTM_NEWNETCONF:
-		f.netconfEvent(m.body)
+		f.netconfEvent(m.Body)
 	}
 }
 
@@ -67,14 +69,14 @@ func (f *FIB) linkEvent(there bool, b []byte) {
 	if len(b) < linkBytes || b[0] == unix.AF_BRIDGE { // a port joined or left its bridge
 		return
 	}
-	index := int32(native.Uint32(b[4:]))
+	index := int32(netlink.Native.Uint32(b[4:]))
 	if !there {
 		f.linkGone(index)
 		return
 	}
-	for typ, v := range attributes(b[linkBytes:]) {
+	for typ, v := range netlink.Attributes(b[linkBytes:]) {
 		if typ == unix.IFLA_IFNAME {
-			f.linkIs(string(bytes.TrimRight(v, "\x00")), index, native.Uint32(b[8:])&unix.IFF_UP != 0)
+			f.linkIs(string(bytes.TrimRight(v, "\x00")), index, netlink.Native.Uint32(b[8:])&unix.IFF_UP != 0)
 		}
 	}
 }
@@ -86,13 +88,13 @@ func (f *FIB) addressGone(b []byte) {
 	if len(b) < addrBytes {
 		return
 	}
-	for typ, v := range attributes(b[addrBytes:]) {
+	for typ, v := range netlink.Attributes(b[addrBytes:]) {
 		addr, ok := netip.AddrFromSlice(v)
 		if typ != unix.IFA_LOCAL || !ok {
 			continue
 		}
 		source := slices.ContainsFunc(f.attrs.all[1:], func(a *attrs) bool { return a != nil && a.Src == addr })
-		if source || f.dependsOn(int32(native.Uint32(b[4:])), addr) {
+		if source || f.dependsOn(int32(netlink.Native.Uint32(b[4:])), addr) {
 			f.loop.Resync()
 			return
 		}

@@ -39,6 +39,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/weft-net/weft/internal/kernel/netlink"
 	"github.com/weft-net/weft/internal/plan"
 	"github.com/weft-net/weft/internal/reconcile"
 )
@@ -94,12 +95,12 @@ func (o Options) withDefaults() Options {
 type FIB struct {
 	opts   Options
 	loop   *reconcile.Loop
-	writer *socket // requests
-	reader *socket // dumps
-	events *socket
+	writer *netlink.Socket // requests
+	reader *netlink.Socket // dumps
+	events *netlink.Socket
 
-	unlinking sync.Mutex // guards unlinker
-	unlinker  *socket    // deletions of links
+	unlinking sync.Mutex      // guards unlinker
+	unlinker  *netlink.Socket // deletions of links
 
 	mu      sync.Mutex
 	entries map[key]entry
@@ -149,7 +150,7 @@ func New(opts Options) (*FIB, error) {
 	if f.writer, err = openSocket(); err == nil {
 		if f.reader, err = openSocket(); err == nil {
 			if f.events, err = openSocket(eventGroups...); err == nil {
-				if err = f.events.ignore(f.writer); err == nil {
+				if err = f.events.Ignore(f.writer); err == nil {
 					f.unlinker, err = openSocket()
 				}
 			}
@@ -187,7 +188,7 @@ func blank(opts Options) *FIB {
 }
 
 func (f *FIB) close() {
-	for _, s := range []*socket{f.writer, f.reader, f.events, f.unlinker} {
+	for _, s := range []*netlink.Socket{f.writer, f.reader, f.events, f.unlinker} {
 		if s != nil {
 			s.Close()
 		}

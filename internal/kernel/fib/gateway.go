@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/weft-net/weft/internal/kernel/netlink"
 	"github.com/weft-net/weft/internal/plan"
 )
 
@@ -31,7 +32,7 @@ func (f *FIB) through(hops []hop, gw netip.Addr) []hop {
 			}
 			h.gen = l.gen
 			if h.family == 0 {
-				h.setGateway(family(gw.Is6()), gw.AsSlice())
+				h.setGateway(netlink.Family(gw.Is6()), gw.AsSlice())
 				direct = true
 			}
 			some = append(some, h)

@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/weft-net/weft/internal/kernel/netlink"
 )
 
 // Inherited reports whether the kernel has routes of the cluster that an earlier
@@ -16,9 +18,9 @@ func (f *FIB) Inherited() (bool, error) {
 		for _, v6 := range []bool{false, true} {
 			for _, proto := range f.opts.Protocols {
 				body := make([]byte, routeBytes)
-				body[0], body[5] = family(v6), proto // the kernel filters: NETLINK_GET_STRICT_CHK
-				body = appendAttr32(body, unix.RTA_TABLE, table)
-				err := f.reader.dump(unix.RTM_GETROUTE, body, func(typ uint16, body []byte) {
+				body[0], body[5] = netlink.Family(v6), proto // the kernel filters: NETLINK_GET_STRICT_CHK
+				body = netlink.AppendAttr32(body, unix.RTA_TABLE, table)
+				err := dumpAll(f.reader, unix.RTM_GETROUTE, body, func(typ uint16, body []byte) {
 					found = found || typ == unix.RTM_NEWROUTE && r.parse(body) && r.key.table == table && r.proto == proto
 				}, func() {})
 				if err != nil {

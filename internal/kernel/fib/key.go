@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/weft-net/weft/internal/kernel/netlink"
 	"github.com/weft-net/weft/internal/plan"
 )
 
@@ -91,7 +92,7 @@ func (h *hop) setGateway(family uint8, v []byte) {
 // setVia reads an RTA_VIA attribute: a family and an address.
 func (h *hop) setVia(v []byte) {
 	if len(v) >= 6 {
-		h.setGateway(uint8(native.Uint16(v)), v[2:])
+		h.setGateway(uint8(netlink.Native.Uint16(v)), v[2:])
 	}
 }
 

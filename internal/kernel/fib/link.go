@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/weft-net/weft/internal/kernel/netlink"
 	"github.com/weft-net/weft/internal/plan"
 )
 
@@ -130,7 +131,7 @@ func (f *FIB) stageNeighbor(l *link, n *neighbor) {
 	n.hit = false
 	b.open(unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, op{kind: addNeighbor, n: n, index: l.index})
 	b.buf = appendNeighbor(b.buf, l.index, n.addr)
-	b.buf = appendAttr(b.buf, unix.NDA_LLADDR, n.mac[:])
+	b.buf = netlink.AppendAttr(b.buf, unix.NDA_LLADDR, n.mac[:])
 	b.close()
 	f.stats.Neighbors++
 }
@@ -148,11 +149,11 @@ func (f *FIB) stageGone(g goneNeighbor) {
 }
 
 func appendNeighbor(b []byte, index int32, addr netip.Addr) []byte {
-	b = append(b, family(addr.Is6()), 0, 0, 0)
-	b = native.AppendUint32(b, uint32(index))
-	b = native.AppendUint16(b, unix.NUD_PERMANENT)
+	b = append(b, netlink.Family(addr.Is6()), 0, 0, 0)
+	b = netlink.Native.AppendUint32(b, uint32(index))
+	b = netlink.Native.AppendUint16(b, unix.NUD_PERMANENT)
 	b = append(b, 0, unix.RTN_UNICAST)
-	return appendAttr(b, unix.NDA_DST, addr.AsSlice())
+	return netlink.AppendAttr(b, unix.NDA_DST, addr.AsSlice())
 }
 
 // kernelNeighbor is a neighbour as the kernel tells it.
@@ -167,9 +168,9 @@ func parseNeighbor(b []byte) (n kernelNeighbor, ok bool) {
 	if len(b) < neighborBytes || b[0] != unix.AF_INET && b[0] != unix.AF_INET6 || b[10]&unix.NTF_PROXY != 0 {
 		return n, false
 	}
-	n.index = int32(native.Uint32(b[4:]))
-	n.permanent = native.Uint16(b[8:])&unix.NUD_PERMANENT != 0
-	for typ, v := range attributes(b[neighborBytes:]) {
+	n.index = int32(netlink.Native.Uint32(b[4:]))
+	n.permanent = netlink.Native.Uint16(b[8:])&unix.NUD_PERMANENT != 0
+	for typ, v := range netlink.Attributes(b[neighborBytes:]) {
 		switch typ {
 		case unix.NDA_DST:
 			n.addr, ok = netip.AddrFromSlice(v)

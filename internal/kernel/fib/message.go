@@ -1,106 +1,25 @@
 package fib
 
 import (
-	"iter"
 	"net/netip"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/weft-net/weft/internal/kernel/netlink"
 	"github.com/weft-net/weft/internal/plan"
 )
 
 // The wire format is that of rtnetlink(7): a header of 16 bytes, the family's
 // own header, attributes; everything padded to four bytes.
 const (
-	headerBytes   = 16
 	routeBytes    = 12 // struct rtmsg
 	neighborBytes = 12 // struct ndmsg
 	linkBytes     = 16 // struct ifinfomsg
 	addrBytes     = 8  // struct ifaddrmsg
 	hopBytes      = 8  // struct rtnexthop
 
-	typeMask     = 0x3fff // NLA_TYPE_MASK: without the flags
-	rtaNexthopID = 30     // RTA_NH_ID
+	rtaNexthopID = 30 // RTA_NH_ID
 )
-
-// message is one netlink message.
-type message struct {
-	typ, flags uint16
-	seq, port  uint32
-	body       []byte
-}
-
-// errno is the result in an NLMSG_ERROR or NLMSG_DONE message.
-func (m message) errno() unix.Errno {
-	if len(m.body) < 4 {
-		return 0
-	}
-	return unix.Errno(-int32(native.Uint32(m.body)))
-}
-
-// messages cuts a datagram. It stops at the first malformed one.
-func messages(b []byte) iter.Seq[message] {
-	return func(yield func(message) bool) {
-		for len(b) >= headerBytes {
-			n := int(native.Uint32(b))
-			if n < headerBytes || n > len(b) {
-				return
-			}
-			m := message{native.Uint16(b[4:]), native.Uint16(b[6:]), native.Uint32(b[8:]), native.Uint32(b[12:]), b[headerBytes:n]}
-			if !yield(m) {
-				return
-			}
-			b = b[min(align(n), len(b)):]
-		}
-	}
-}
-
-// attributes cuts the attributes of a message.
-func attributes(b []byte) iter.Seq2[uint16, []byte] {
-	return func(yield func(uint16, []byte) bool) {
-		for len(b) >= 4 {
-			n := int(native.Uint16(b))
-			if n < 4 || n > len(b) || !yield(native.Uint16(b[2:])&typeMask, b[4:n]) {
-				return
-			}
-			b = b[min(align(n), len(b)):]
-		}
-	}
-}
-
-func align(n int) int { return (n + 3) &^ 3 }
-
-// appendHeader begins a message, whose length is written when it is complete.
-func appendHeader(b []byte, typ, flags uint16, seq uint32) []byte {
-	b = append(b, 0, 0, 0, 0)
-	b = native.AppendUint16(b, typ)
-	b = native.AppendUint16(b, flags)
-	b = native.AppendUint32(b, seq)
-	return append(b, 0, 0, 0, 0)
-}
-
-func appendAttr(b []byte, typ uint16, value []byte) []byte {
-	b = native.AppendUint16(b, uint16(4+len(value)))
-	b = native.AppendUint16(b, typ)
-	b = append(b, value...)
-	for len(b)%4 != 0 {
-		b = append(b, 0)
-	}
-	return b
-}
-
-func appendAttr32(b []byte, typ uint16, v uint32) []byte {
-	b = native.AppendUint16(b, 8)
-	b = native.AppendUint16(b, typ)
-	return native.AppendUint32(b, v)
-}
-
-func family(v6 bool) uint8 {
-	if v6 {
-		return unix.AF_INET6
-	}
-	return unix.AF_INET
-}
 
 // kernelType is the kernel's number of a route type.
 func kernelType(t plan.RouteType) uint8 {
@@ -125,15 +44,15 @@ func appendRoute(b []byte, k key, scope, proto, typ uint8, flags uint32) []byte 
 	if k.table < 256 {
 		table = uint8(k.table)
 	}
-	b = append(b, family(k.v6()), uint8(k.bits), 0, 0, table, proto, scope, typ)
-	b = native.AppendUint32(b, flags)
+	b = append(b, netlink.Family(k.v6()), uint8(k.bits), 0, 0, table, proto, scope, typ)
+	b = netlink.Native.AppendUint32(b, flags)
 	if table == unix.RT_TABLE_UNSPEC {
-		b = appendAttr32(b, unix.RTA_TABLE, k.table)
+		b = netlink.AppendAttr32(b, unix.RTA_TABLE, k.table)
 	}
 	if k.metric != 0 {
-		b = appendAttr32(b, unix.RTA_PRIORITY, k.metric)
+		b = netlink.AppendAttr32(b, unix.RTA_PRIORITY, k.metric)
 	}
-	return appendAttr(b, unix.RTA_DST, k.addrBytes())
+	return netlink.AppendAttr(b, unix.RTA_DST, k.addrBytes())
 }
 
 // appendWanted adds the body of the message that makes route k of a.
@@ -144,27 +63,27 @@ func appendWanted(b []byte, k key, a *attrs) []byte {
 	}
 	b = appendRoute(b, k, scopeOf(k, a), a.Proto, kernelType(a.Type), flags)
 	if a.Src.IsValid() {
-		b = appendAttr(b, unix.RTA_PREFSRC, a.Src.AsSlice())
+		b = netlink.AppendAttr(b, unix.RTA_PREFSRC, a.Src.AsSlice())
 	}
 	switch len(a.hops) {
 	case 0: // blackhole
 	case 1:
 		b = appendGateway(b, k, &a.hops[0])
-		b = appendAttr32(b, unix.RTA_OIF, uint32(a.hops[0].index))
+		b = netlink.AppendAttr32(b, unix.RTA_OIF, uint32(a.hops[0].index))
 	default:
 		start := len(b)
-		b = appendAttr(b, unix.RTA_MULTIPATH, nil)
+		b = netlink.AppendAttr(b, unix.RTA_MULTIPATH, nil)
 		for i := range a.hops {
 			hop := len(b)
 			b = append(b, 0, 0, 0, 0)
 			if a.hops[i].onLink {
 				b[hop+2] = unix.RTNH_F_ONLINK
 			}
-			b = native.AppendUint32(b, uint32(a.hops[i].index))
+			b = netlink.Native.AppendUint32(b, uint32(a.hops[i].index))
 			b = appendGateway(b, k, &a.hops[i])
-			native.PutUint16(b[hop:], uint16(len(b)-hop))
+			netlink.Native.PutUint16(b[hop:], uint16(len(b)-hop))
 		}
-		native.PutUint16(b[start:], uint16(len(b)-start))
+		netlink.Native.PutUint16(b[start:], uint16(len(b)-start))
 	}
 	return b
 }
@@ -173,13 +92,13 @@ func appendGateway(b []byte, k key, h *hop) []byte {
 	switch {
 	case h.family == 0:
 		return b
-	case h.family == family(k.v6()):
-		return appendAttr(b, unix.RTA_GATEWAY, h.gatewayBytes())
+	case h.family == netlink.Family(k.v6()):
+		return netlink.AppendAttr(b, unix.RTA_GATEWAY, h.gatewayBytes())
 	}
 	var via [18]byte // IPv4 through an IPv6 gateway (RFC 5549)
-	native.PutUint16(via[:], uint16(h.family))
+	netlink.Native.PutUint16(via[:], uint16(h.family))
 	n := copy(via[2:], h.gatewayBytes())
-	return appendAttr(b, unix.RTA_VIA, via[:2+n])
+	return netlink.AppendAttr(b, unix.RTA_VIA, via[:2+n])
 }
 
 // route is a route as the kernel tells it. One is reused for a whole dump.
@@ -203,7 +122,7 @@ func (r *route) parse(b []byte) bool {
 		return false
 	}
 	*r = route{hops: r.hops[:0]}
-	flags := native.Uint32(b[8:])
+	flags := netlink.Native.Uint32(b[8:])
 	r.key = key{bits: uint16(b[1]), table: uint32(b[4])}
 	if b[0] == unix.AF_INET6 {
 		r.key.family = 1
@@ -212,19 +131,19 @@ func (r *route) parse(b []byte) bool {
 	r.onLink = flags&unix.RTNH_F_ONLINK != 0
 	r.single.onLink = r.onLink
 	r.cloned = flags&unix.RTM_F_CLONED != 0 || b[2] != 0 || b[3] != 0 // a source prefix or a TOS makes another key
-	for typ, v := range attributes(b[routeBytes:]) {
+	for typ, v := range netlink.Attributes(b[routeBytes:]) {
 		switch typ {
 		case unix.RTA_DST:
 			copy(r.key.addr[:], v)
 		case unix.RTA_TABLE:
-			r.key.table = uint32Of(v)
+			r.key.table = netlink.Uint32(v)
 		case unix.RTA_PRIORITY:
-			r.key.metric = uint32Of(v)
+			r.key.metric = netlink.Uint32(v)
 		case unix.RTA_PREFSRC:
 			copy(r.src[:], v)
 			r.hasSrc = true
 		case unix.RTA_OIF:
-			r.single.index = int32(uint32Of(v))
+			r.single.index = int32(netlink.Uint32(v))
 		case unix.RTA_GATEWAY:
 			r.single.setGateway(b[0], v)
 		case unix.RTA_VIA:
@@ -245,14 +164,14 @@ func (r *route) parse(b []byte) bool {
 
 func (r *route) parseHops(family uint8, b []byte) {
 	for len(b) >= hopBytes {
-		n := int(native.Uint16(b))
+		n := int(netlink.Native.Uint16(b))
 		if n < hopBytes || n > len(b) {
 			return
 		}
-		h := hop{index: int32(native.Uint32(b[4:])), onLink: b[2]&unix.RTNH_F_ONLINK != 0}
+		h := hop{index: int32(netlink.Native.Uint32(b[4:])), onLink: b[2]&unix.RTNH_F_ONLINK != 0}
 		r.onLink = r.onLink || h.onLink
 		r.odd = r.odd || b[3] != 0 // a weight
-		for typ, v := range attributes(b[hopBytes:n]) {
+		for typ, v := range netlink.Attributes(b[hopBytes:n]) {
 			switch typ {
 			case unix.RTA_GATEWAY:
 				h.setGateway(family, v)
@@ -263,7 +182,7 @@ func (r *route) parseHops(family uint8, b []byte) {
 			}
 		}
 		r.hops = append(r.hops, h)
-		b = b[min(align(n), len(b)):]
+		b = b[min(netlink.Align(n), len(b)):]
 	}
 }
 
@@ -287,11 +206,4 @@ func (r *route) device() int32 {
 		return r.hops[0].index
 	}
 	return 0
-}
-
-func uint32Of(v []byte) uint32 {
-	if len(v) < 4 {
-		return 0
-	}
-	return native.Uint32(v)
 }

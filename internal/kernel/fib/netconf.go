@@ -2,6 +2,8 @@ package fib
 
 import (
 	"golang.org/x/sys/unix"
+
+	"github.com/weft-net/weft/internal/kernel/netlink"
 )
 
 // The kernel tells of changes of some sysctls by RTM_NEWNETCONF: struct
@@ -21,12 +23,12 @@ func (f *FIB) netconfEvent(b []byte) {
 	}
 	var index int32
 	off := false
-	for typ, v := range attributes(b[netconfBytes:]) {
+	for typ, v := range netlink.Attributes(b[netconfBytes:]) {
 		switch typ {
 		case netconfIfindex:
-			index = int32(uint32Of(v))
+			index = int32(netlink.Uint32(v))
 		case netconfForwarding, netconfProxy:
-			off = off || uint32Of(v) == 0
+			off = off || netlink.Uint32(v) == 0
 		}
 	}
 	l := f.byIndex[index]

@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/weft-net/weft/internal/kernel/netlink"
 	"github.com/weft-net/weft/internal/plan"
 )
 
@@ -84,7 +85,7 @@ func (f *FIB) resync() error {
 func (f *FIB) dump(typ uint16, body []byte, each func(typ uint16, body []byte)) error {
 	f.mu.Unlock()
 	defer f.mu.Lock()
-	return f.reader.dump(typ, body, func(typ uint16, body []byte) {
+	return dumpAll(f.reader, typ, body, func(typ uint16, body []byte) {
 		f.mu.Lock()
 		each(typ, body)
 		f.mu.Unlock()
@@ -101,7 +102,7 @@ func (f *FIB) readLinks() error {
 	there := map[int32]bool{}
 	err := f.dump(unix.RTM_GETLINK, make([]byte, linkBytes), func(typ uint16, body []byte) {
 		if typ == unix.RTM_NEWLINK && len(body) >= linkBytes {
-			there[int32(native.Uint32(body[4:]))] = true
+			there[int32(netlink.Native.Uint32(body[4:]))] = true
 			f.linkEvent(true, body)
 		}
 	})
@@ -121,11 +122,11 @@ func (f *FIB) readRoutes(each func(*route)) error {
 	for table := range f.tables {
 		for _, v6 := range []bool{false, true} {
 			body := make([]byte, routeBytes)
-			body[0] = family(v6)
+			body[0] = netlink.Family(v6)
 			if table < 256 {
 				body[4] = uint8(table)
 			}
-			body = appendAttr32(body, unix.RTA_TABLE, table)
+			body = netlink.AppendAttr32(body, unix.RTA_TABLE, table)
 			err := f.dump(unix.RTM_GETROUTE, body, func(typ uint16, body []byte) {
 				if typ == unix.RTM_NEWROUTE && r.parse(body) && !r.cloned && r.key.table == table {
 					each(&r)
@@ -246,7 +247,7 @@ func (f *FIB) stageExternal(x externalRoute) {
 	b := &f.batch
 	b.open(unix.RTM_DELROUTE, 0, op{kind: deleteExternal, k: x.k})
 	b.buf = appendRoute(b.buf, x.k, unix.RT_SCOPE_NOWHERE, x.proto, x.typ, 0)
-	b.buf = appendAttr32(b.buf, unix.RTA_OIF, uint32(x.index))
+	b.buf = netlink.AppendAttr32(b.buf, unix.RTA_OIF, uint32(x.index))
 	b.close()
 	f.stats.Deletes++
 }
@@ -254,7 +255,7 @@ func (f *FIB) stageExternal(x externalRoute) {
 // internKernel numbers what r looks like. An earlier run leaves many routes of few
 // looks, in a row.
 func (f *FIB) internKernel(r *route) uint32 {
-	s := shape{r.typ, r.proto, r.scope, family(r.key.v6()), r.onLink, r.hasSrc, r.src, r.single}
+	s := shape{r.typ, r.proto, r.scope, netlink.Family(r.key.v6()), r.onLink, r.hasSrc, r.src, r.single}
 	id := f.lastShapeID
 	if len(r.hops) <= 1 && f.lastShape == s && id != 0 && f.attrs.all[id] != nil && r.matches(f.attrs.all[id]) {
 		f.attrs.all[id].refs++

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/weft-net/weft/internal/kernel/netlink"
 	"github.com/weft-net/weft/internal/plan"
 )
 
@@ -116,7 +117,7 @@ func (f *FIB) resolve(a *attrs) ([]hop, reason) {
 		default:
 			h := hop{index: l.index, gen: l.gen}
 			if gw.IsValid() {
-				h.setGateway(family(gw.Is6()), gw.AsSlice())
+				h.setGateway(netlink.Family(gw.Is6()), gw.AsSlice())
 			}
 			hops = append(hops, h)
 		}

@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/weft-net/weft/internal/kernel/netlink"
 )
 
 // Unlink deletes the workload link of that index, if it still has that name: an
@@ -23,13 +25,13 @@ func (f *FIB) Unlink(index int32, name string) error {
 	}
 	f.unlinking.Lock()
 	defer f.unlinking.Unlock()
-	f.unlinker.seq++
+	seq := f.unlinker.Next()
 	body := make([]byte, linkBytes)
-	native.PutUint32(body[4:], uint32(index))
-	message := append(appendHeader(nil, unix.RTM_DELLINK, unix.NLM_F_REQUEST|unix.NLM_F_ACK, f.unlinker.seq), body...)
-	native.PutUint32(message, uint32(len(message)))
+	netlink.Native.PutUint32(body[4:], uint32(index))
+	message := append(netlink.AppendHeader(nil, unix.RTM_DELLINK, unix.NLM_F_REQUEST|unix.NLM_F_ACK, seq), body...)
+	netlink.EndMessage(message, 0)
 	var refused unix.Errno
-	err := f.unlinker.exchange(message, f.unlinker.seq, func(_ uint32, errno unix.Errno) { refused = errno })
+	err := f.unlinker.Exchange(message, seq, func(_ uint32, errno unix.Errno) { refused = errno })
 	if err == nil && refused != 0 && refused != unix.ENODEV {
 		err = refused
 	}

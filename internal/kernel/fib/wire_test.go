@@ -6,22 +6,23 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/weft-net/weft/internal/kernel/netlink"
 	"github.com/weft-net/weft/internal/plan"
 )
 
 // wire is a route as we send it, and with the attributes resolved.
 func wire(prefix string, a attrs) ([]byte, key, *attrs) {
 	k := makeKey(plan.RouteKey{Dst: netip.MustParsePrefix(prefix), Table: 1000, Priority: 7})
-	b := appendHeader(nil, unix.RTM_NEWROUTE, 0, 1)
+	b := netlink.AppendHeader(nil, unix.RTM_NEWROUTE, 0, 1)
 	b = appendWanted(b, k, &a)
-	native.PutUint32(b, uint32(len(b)))
+	netlink.Native.PutUint32(b, uint32(len(b)))
 	return b, k, &a
 }
 
 func gateway(addr string, index int32) hop {
 	h := hop{index: index}
 	a := netip.MustParseAddr(addr)
-	h.setGateway(family(a.Is6()), a.AsSlice())
+	h.setGateway(netlink.Family(a.Is6()), a.AsSlice())
 	return h
 }
 
@@ -53,10 +54,10 @@ func TestWireRoundTrip(t *testing.T) {
 	} {
 		b, k, a := wire(tt.prefix, tt.a)
 		n := 0
-		for m := range messages(b) {
+		for m := range netlink.Messages(b) {
 			n++
 			var r route
-			if !r.parse(m.body) || r.key != k || !r.matches(a) {
+			if !r.parse(m.Body) || r.key != k || !r.matches(a) {
 				t.Errorf("%s: read back as %+v", name, r)
 			}
 			other := *a
@@ -79,9 +80,9 @@ func TestEncapsulationIsADeadEnd(t *testing.T) {
 	f.linkIs("eth0", 5, true)
 	k := makeKey(plan.RouteKey{Dst: netip.MustParsePrefix("10.9.0.0/16"), Table: plan.TableMain})
 	b := appendRoute(nil, k, unix.RT_SCOPE_UNIVERSE, unix.RTPROT_STATIC, unix.RTN_UNICAST, 0)
-	b = appendAttr(b, unix.RTA_GATEWAY, []byte{10, 0, 0, 1})
-	b = appendAttr32(b, unix.RTA_OIF, 5)
-	for want, b := range map[int][]byte{1: b, 0: appendAttr(b, unix.RTA_ENCAP, make([]byte, 8))} {
+	b = netlink.AppendAttr(b, unix.RTA_GATEWAY, []byte{10, 0, 0, 1})
+	b = netlink.AppendAttr32(b, unix.RTA_OIF, 5)
+	for want, b := range map[int][]byte{1: b, 0: netlink.AppendAttr(b, unix.RTA_ENCAP, make([]byte, 8))} {
 		var r route
 		if !r.parse(b) {
 			t.Fatal("not a route")
@@ -101,9 +102,9 @@ func FuzzRead(f *testing.F) {
 		})
 		f.Add(b)
 	}
-	n := appendHeader(nil, unix.RTM_NEWNEIGH, 0, 1)
+	n := netlink.AppendHeader(nil, unix.RTM_NEWNEIGH, 0, 1)
 	n = appendNeighbor(n, 3, netip.MustParseAddr("10.0.0.1"))
-	native.PutUint32(n, uint32(len(n)))
+	netlink.Native.PutUint32(n, uint32(len(n)))
 	f.Add(n)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		x := blank(Options{RemoveExternalRoutes: true})
@@ -112,11 +113,11 @@ func FuzzRead(f *testing.F) {
 		x.linkIs("eth0", 6, true)
 		var r route
 		for range 2 { // the second time, the keys are known
-			for m := range messages(b) {
-				if m.typ != unix.RTM_DELADDR { // wants a loop
+			for m := range netlink.Messages(b) {
+				if m.Type != unix.RTM_DELADDR { // wants a loop
 					x.event(m, &r)
 				}
-				if r.parse(m.body) {
+				if r.parse(m.Body) {
 					x.compare(&r)
 				}
 			}
