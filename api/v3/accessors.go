@@ -139,6 +139,14 @@ func (o *HostEndpoint) Type() *metav1.TypeMeta { return &o.TypeMeta }
 func (*HostEndpoint) ours() {}
 
 // Meta implements [Object].
+func (o *KubernetesClusterNetworkPolicy) Meta() *metav1.ObjectMeta { return &o.ObjectMeta }
+
+// Type implements [Object].
+func (o *KubernetesClusterNetworkPolicy) Type() *metav1.TypeMeta { return &o.TypeMeta }
+
+func (*KubernetesClusterNetworkPolicy) ours() {}
+
+// Meta implements [Object].
 func (o *KubernetesEndpointSlice) Meta() *metav1.ObjectMeta { return &o.ObjectMeta }
 
 // Type implements [Object].

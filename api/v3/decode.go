@@ -95,7 +95,7 @@ func storedHead(data []byte) (kind, version string, ok bool) {
 // the Kubernetes API keeps (managedFields). o is not changed.
 func Encode(o Object) ([]byte, error) {
 	c := shallow(o)
-	c.Type().Kind, c.Type().APIVersion = KindOf(o).Name, APIVersion
+	*c.Type() = KindOf(o).TypeMeta()
 	m := c.Meta()
 	m.ResourceVersion, m.ManagedFields = "", nil
 	data, err := json.Marshal(c)
@@ -171,29 +171,43 @@ func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
 
 // newObject makes an object of the kind, or says what is wrong with kind and version.
 func newObject(kind, version string) (Object, error) {
+	if k, ok := kindOfDocument(kind, version); ok {
+		o, _ := New(k.Name) // all kinds of the table are known
+		return o, nil
+	}
 	if kind == "" {
 		return nil, errors.New("decode: kind: missing: must be a kind such as IPPool")
 	}
 	if kind == "List" {
 		return nil, errors.New("decode: kind: List is not supported: separate the objects by lines of ---")
 	}
-	o, ok := New(kind)
-	if !ok {
-		if k, near := KindByName(kind); near {
-			return nil, fmt.Errorf("decode: kind: %q is unknown: must be %s", kind, k.Name)
+	var versions []string
+	for _, k := range kinds {
+		if t := k.TypeMeta(); t.Kind == kind {
+			versions = append(versions, t.APIVersion)
 		}
-		return nil, fmt.Errorf("decode: kind: %q is unknown: must be one of %s", kind, kindNames())
 	}
-	if version != APIVersion {
-		return nil, fmt.Errorf("decode: %s: apiVersion: %q: must be %s", kind, version, APIVersion)
+	if len(versions) > 0 {
+		return nil, fmt.Errorf("decode: %s: apiVersion: %q: must be %s", kind, version, orList(versions))
 	}
-	return o, nil
+	k, near := KindByName(kind)
+	switch t := k.TypeMeta(); {
+	case near && t.Kind != k.Name:
+		return nil, fmt.Errorf("decode: kind: %q is unknown: must be %s with apiVersion %s", kind, t.Kind, t.APIVersion)
+	case near:
+		return nil, fmt.Errorf("decode: kind: %q is unknown: must be %s", kind, k.Name)
+	}
+	return nil, fmt.Errorf("decode: kind: %q is unknown: must be one of %s", kind, kindNames())
 }
 
 func kindNames() string {
 	var names []string
-	for _, k := range Kinds() {
-		names = append(names, k.Name)
+	for _, k := range kinds {
+		if t := k.TypeMeta(); t.Kind != k.Name {
+			names = append(names, t.Kind+" of "+t.APIVersion)
+		} else {
+			names = append(names, t.Kind)
+		}
 	}
 	return strings.Join(names, ", ")
 }
@@ -213,7 +227,7 @@ func decodeTree(tree any) (Object, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := shaper{object: strings.ToLower(kind) + " " + nameIn(fields)}
+	s := shaper{object: strings.ToLower(KindOf(o).Name) + " " + nameIn(fields)}
 	shaped := s.shape(fields, reflect.TypeOf(o).Elem(), "")
 	if len(s.errs) > 0 {
 		return nil, errors.Join(s.errs...)

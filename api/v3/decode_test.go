@@ -94,8 +94,12 @@ func TestKindTables(t *testing.T) {
 	}
 	for _, k := range Kinds() {
 		o, ok := New(k.Name)
-		if !ok || KindOf(o).Name != k.Name || o.Type().Kind != k.Name || o.Type().APIVersion != APIVersion {
-			t.Errorf("%s: New gives %+v, %v", k.Name, o, ok)
+		if !ok || KindOf(o).Name != k.Name || *o.Type() != k.TypeMeta() {
+			t.Fatalf("%s: New gives %+v, %v", k.Name, o, ok)
+		}
+		text, err := Encode(o)
+		if again, decodeErr := DecodeStored(text); err != nil || decodeErr != nil || KindOf(again).Name != k.Name {
+			t.Errorf("%s: stored as %s (%v), which reads as %v (%v)", k.Name, text, err, again, decodeErr)
 		}
 		for _, name := range append(k.ShortNames, k.Plural, strings.ToUpper(k.Name)) {
 			if got, ok := KindByName(name); !ok || got.Name != k.Name {

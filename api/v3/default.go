@@ -22,7 +22,7 @@ const DefaultNamespace = "default"
 // Default twice is the same as once. What it cannot read it leaves to [Validate].
 func Default(o Object) {
 	t, m := o.Type(), o.Meta()
-	*t = metav1.TypeMeta{Kind: KindOf(o).Name, APIVersion: APIVersion}
+	*t = KindOf(o).TypeMeta()
 	if KindOf(o).Namespaced && m.Namespace == "" {
 		m.Namespace = DefaultNamespace
 	}

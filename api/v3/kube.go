@@ -3,9 +3,11 @@ package v3
 import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 // The types in this file are those objects of the Kubernetes API that policy is
-// made of, with the fields that weft reads. Their JSON is that of Kubernetes:
-// networking.k8s.io/v1 NetworkPolicy, policy.networking.k8s.io/v1alpha2
-// ClusterNetworkPolicy and discovery.k8s.io/v1 EndpointSlice.
+// made of, with all their fields. Their JSON is that of Kubernetes, kind and version
+// included: networking.k8s.io/v1 NetworkPolicy and discovery.k8s.io/v1 EndpointSlice
+// here, policy.networking.k8s.io/v1alpha2 ClusterNetworkPolicy in clusterpolicy.go.
+// In Go and in keys their kinds are called Kubernetes…, since two APIs have a
+// NetworkPolicy.
 
 // KubernetesNetworkPolicy is a NetworkPolicy of networking.k8s.io/v1.
 type KubernetesNetworkPolicy struct {
@@ -87,14 +89,52 @@ type KubernetesEndpointSlice struct {
 	Ports []KubernetesEndpointPort `json:"ports"`
 }
 
-// KubernetesEndpoint is one backend.
+// KubernetesEndpoint is one backend. Only its addresses count for policy: as in
+// Calico, one that is not ready is still of its service.
 type KubernetesEndpoint struct {
-	Addresses []string `json:"addresses"`
+	Addresses          []string                      `json:"addresses"`
+	Conditions         *KubernetesEndpointConditions `json:"conditions,omitempty"`
+	Hostname           *string                       `json:"hostname,omitempty"`
+	TargetRef          *KubernetesObjectReference    `json:"targetRef,omitempty"`
+	DeprecatedTopology map[string]string             `json:"deprecatedTopology,omitempty"`
+	NodeName           *string                       `json:"nodeName,omitempty"`
+	Zone               *string                       `json:"zone,omitempty"`
+	Hints              *KubernetesEndpointHints      `json:"hints,omitempty"`
+}
+
+// KubernetesEndpointConditions is the state of a backend; nil is unknown.
+type KubernetesEndpointConditions struct {
+	Ready       *bool `json:"ready,omitempty"`
+	Serving     *bool `json:"serving,omitempty"`
+	Terminating *bool `json:"terminating,omitempty"`
+}
+
+// KubernetesObjectReference names the object behind a backend, usually a pod.
+type KubernetesObjectReference struct {
+	Kind            string `json:"kind,omitempty"`
+	Namespace       string `json:"namespace,omitempty"`
+	Name            string `json:"name,omitempty"`
+	UID             string `json:"uid,omitempty"`
+	APIVersion      string `json:"apiVersion,omitempty"`
+	ResourceVersion string `json:"resourceVersion,omitempty"`
+	FieldPath       string `json:"fieldPath,omitempty"`
+}
+
+// KubernetesEndpointHints says which zones and nodes should use a backend.
+type KubernetesEndpointHints struct {
+	ForZones []KubernetesHint `json:"forZones,omitempty"`
+	ForNodes []KubernetesHint `json:"forNodes,omitempty"`
+}
+
+// KubernetesHint is the name of a zone or of a node.
+type KubernetesHint struct {
+	Name string `json:"name"`
 }
 
 // KubernetesEndpointPort is a port of the backends; a nil Port means all ports.
 type KubernetesEndpointPort struct {
-	Name     *string `json:"name,omitempty"`
-	Protocol *string `json:"protocol,omitempty"` // default TCP
-	Port     *int32  `json:"port,omitempty"`
+	Name        *string `json:"name,omitempty"`
+	Protocol    *string `json:"protocol,omitempty"` // default TCP
+	Port        *int32  `json:"port,omitempty"`
+	AppProtocol *string `json:"appProtocol,omitempty"`
 }

@@ -7,10 +7,12 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// Group is the API group of every resource in this package.
+// Group is the API group of every resource in this package, but for those of
+// Kubernetes.
 const Group = "projectcalico.org"
 
-// APIVersion is the apiVersion of every resource in this package.
+// APIVersion is the apiVersion of every resource in this package, but for those of
+// Kubernetes.
 const APIVersion = Group + "/v3"
 
 // Object is a resource of this package: a pointer to one of its kinds. No type of
@@ -27,7 +29,7 @@ type Object interface {
 
 // Kind describes one kind of resource.
 type Kind struct {
-	Name       string   // as in the kind field: "IPPool"
+	Name       string   // "IPPool": the kind field, but for the kinds of Kubernetes; see TypeMeta
 	Plural     string   // as in keys and URLs: "ippools"
 	Namespaced bool     // false: one for the whole cluster
 	ShortNames []string // other names that the command line takes
@@ -48,6 +50,7 @@ var kinds = [...]Kind{
 	{"IPAMHandle", "ipamhandles", false, nil},
 	{"IPPool", "ippools", false, []string{"ipp", "ipps", "pool", "pools"}},
 	{"IPReservation", "ipreservations", false, []string{"reservation", "reservations"}},
+	{"KubernetesClusterNetworkPolicy", "kubernetesclusternetworkpolicies", false, nil},
 	{"KubernetesEndpointSlice", "kubernetesendpointslices", true, nil},
 	{"KubernetesNetworkPolicy", "kubernetesnetworkpolicies", true, nil},
 	{"NetworkPolicy", "networkpolicies", true, []string{"np", "policy", "policies", "pol", "pols"}},
@@ -61,12 +64,37 @@ var kinds = [...]Kind{
 	{"WorkloadEndpoint", "workloadendpoints", true, []string{"wep", "weps"}},
 }
 
+// TypeMeta returns the kind and the apiVersion that documents of the kind have.
+// For the kinds of Kubernetes they are those of Kubernetes.
+func (k Kind) TypeMeta() metav1.TypeMeta {
+	switch k.Name {
+	case "KubernetesClusterNetworkPolicy":
+		return metav1.TypeMeta{Kind: "ClusterNetworkPolicy", APIVersion: "policy.networking.k8s.io/v1alpha2"}
+	case "KubernetesEndpointSlice":
+		return metav1.TypeMeta{Kind: "EndpointSlice", APIVersion: "discovery.k8s.io/v1"}
+	case "KubernetesNetworkPolicy":
+		return metav1.TypeMeta{Kind: "NetworkPolicy", APIVersion: "networking.k8s.io/v1"}
+	}
+	return metav1.TypeMeta{Kind: k.Name, APIVersion: APIVersion}
+}
+
+// kindOfDocument finds the kind that documents with these two fields are of.
+func kindOfDocument(kind, version string) (Kind, bool) {
+	for _, k := range kinds {
+		if t := k.TypeMeta(); t.Kind == kind && t.APIVersion == version {
+			return k, true
+		}
+	}
+	return Kind{}, false
+}
+
 // Kinds returns all kinds of this package, by name. The short names are shared and
 // must not be changed.
 func Kinds() []Kind { return slices.Clone(kinds[:]) }
 
-// New returns an empty object of the kind, its kind and API version set. The kind
-// is case-sensitive, as in a manifest; false means that there is no such kind.
+// New returns an empty object of the kind, its kind and API version set as in a
+// document. The kind is the name of a [Kind], in its case; false means that there is
+// no such kind.
 func New(kind string) (Object, bool) {
 	var o Object
 	switch kind {
@@ -96,6 +124,8 @@ func New(kind string) (Object, bool) {
 		o = new(IPPool)
 	case "IPReservation":
 		o = new(IPReservation)
+	case "KubernetesClusterNetworkPolicy":
+		o = new(KubernetesClusterNetworkPolicy)
 	case "KubernetesEndpointSlice":
 		o = new(KubernetesEndpointSlice)
 	case "KubernetesNetworkPolicy":
@@ -121,7 +151,7 @@ func New(kind string) (Object, bool) {
 	default:
 		return nil, false
 	}
-	*o.Type() = metav1.TypeMeta{Kind: kind, APIVersion: APIVersion}
+	*o.Type() = KindOf(o).TypeMeta()
 	return o, true
 }
 
@@ -169,6 +199,8 @@ func KindOf(o Object) Kind {
 		name = "IPPool"
 	case *IPReservation:
 		name = "IPReservation"
+	case *KubernetesClusterNetworkPolicy:
+		name = "KubernetesClusterNetworkPolicy"
 	case *KubernetesEndpointSlice:
 		name = "KubernetesEndpointSlice"
 	case *KubernetesNetworkPolicy:

@@ -34,7 +34,7 @@ func decode(k model.Key, value []byte, rev int64) (store.Object, error) {
 	if err != nil {
 		return store.Object{}, &store.Error{Key: k, Err: unreadable{oneLine(err)}}
 	}
-	*o.Type() = metav1.TypeMeta{Kind: string(k.Kind), APIVersion: v3.APIVersion}
+	*o.Type() = v3.KindOf(o).TypeMeta()
 	o.Meta().ResourceVersion = strconv.FormatInt(rev, 10)
 	return store.Stored(o, value), nil
 }
