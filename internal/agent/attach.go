@@ -36,7 +36,8 @@ type attachments struct {
 	alloc    *allocator.Allocator
 	arrivals *arrivals
 	// applied returns when the kernel has everything that the workload on that
-	// link needs; where index is not 0, on the link with that index.
+	// link needs, routes and policy; where index is not 0, on the link with that
+	// index.
 	applied func(ctx context.Context, link string, index int32) error
 	// unready says why nothing can be served now; empty when it can.
 	unready func() string
@@ -76,13 +77,33 @@ func (a *attachments) Add(ctx context.Context, r rpc.AddRequest) (rpc.AddRespons
 	if err != nil {
 		return rpc.AddResponse{}, explain(err)
 	}
-	if err := a.arrivals.wait(ctx, ep); err != nil {
+	if err := a.inForce(ctx, r, ep); err != nil {
 		return rpc.AddResponse{}, err
 	}
-	if err := a.applied(ctx, ep.Link, int32(r.HostIndex)); err != nil {
-		return rpc.AddResponse{}, fmt.Errorf("agent: %s: routes of %s: %w", r.Attachment, ep.Link, err)
-	}
 	return rpc.AddResponse{Addrs: append(printed(got.Addrs, r.Address.Exact), r.Endpoint.Given...), MTU: a.mtu()}, nil
+}
+
+// inForce waits until the endpoint's routes and policy are in the kernel. When the
+// time for that is over it is an error, unless the request says to go on: the
+// kernel drops what an interface sends and gets that it has no policy for.
+func (a *attachments) inForce(ctx context.Context, r rpc.AddRequest, ep model.Endpoint) error {
+	wait := r.PolicyTimeout
+	if wait <= 0 {
+		wait = rpc.DefaultPolicyTimeout
+	}
+	waiting, cancel := context.WithTimeoutCause(ctx, wait, fmt.Errorf("not within %v", wait))
+	defer cancel()
+	err := a.arrivals.wait(waiting, ep)
+	if err == nil {
+		if err = a.applied(waiting, ep.Link, int32(r.HostIndex)); err != nil {
+			err = fmt.Errorf("agent: %s: routes and policy of %s: %w", r.Attachment, ep.Link, err)
+		}
+	}
+	if err != nil && r.PolicyProceed && ctx.Err() == nil {
+		a.log.Warn("workload starts before its routes and policy are in force", "workload", r.Attachment.String(), "link", ep.Link, "err", err)
+		return nil
+	}
+	return err
 }
 
 // assignWithEndpoint gives out the addresses and writes the endpoint that has

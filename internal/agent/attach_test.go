@@ -54,6 +54,7 @@ func newBench(t *testing.T, cidr string, bits int) *bench {
 	b.attachments = &attachments{
 		node: "node-a", store: st, alloc: allocator.New(st, "node-a", time.Now), arrivals: newArrivals("node-a"),
 		applied: b.applied, unready: b.unready, mtu: func() int { return 1500 }, unlink: b.unlink,
+		log:   slog.New(slog.DiscardHandler),
 		added: map[rpc.Attachment]uint64{}, profile: map[string]bool{},
 	}
 	batches := make(chan model.Batch)
@@ -318,5 +319,27 @@ func TestPlainCNIGetsAProfile(t *testing.T) {
 	}
 	if s := b.state(); !strings.Contains(s, "node--a-cni-c1-eth0=") {
 		t.Errorf("endpoint: %s", s)
+	}
+}
+
+// ADD waits for policy as long as it is told to, and then fails, or goes on where
+// that is what the configuration says.
+func TestAddWithoutPolicyInForce(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, "10.0.0.0/24", 26)
+	b.missing["calic1"] = true
+	r := addRequest("c1", "web")
+	r.PolicyTimeout = time.Millisecond
+	if _, err := b.Add(t.Context(), r); err == nil || !strings.Contains(err.Error(), "routes and policy of calic1") {
+		t.Errorf("it succeeded, or failed otherwise: %v", err)
+	}
+	r.PolicyProceed = true
+	if got, err := b.Add(t.Context(), r); err != nil || len(got.Addrs) != 1 {
+		t.Errorf("told to proceed: %+v, %v", got, err)
+	}
+	withdrawn, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := b.Add(withdrawn, r); err == nil {
+		t.Error("a withdrawn request succeeded")
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/containernetworking/cni/pkg/skel"
 
@@ -148,6 +149,9 @@ func parseJob(cmd *skel.CmdArgs, o Options, ipamOnly bool) (*job, error) {
 		Workload:   env.workload(node),
 		Netns:      cmd.Netns,
 		Address:    conf.wish(),
+
+		PolicyTimeout: time.Duration(conf.PolicyTimeout) * time.Second,
+		PolicyProceed: conf.PolicyFailure == "proceed",
 	}
 	if !ipamOnly {
 		if j.req.Endpoint, err = j.endpoint(linkPrefix(o.LinkPrefixes)); err != nil {

@@ -40,6 +40,8 @@ type config struct {
 	IncludeDefaultRoutes bool            `json:"include_default_routes"`
 	RequireMTUFile       bool            `json:"require_mtu_file"`
 	ReadinessGates       []string        `json:"readiness_gates"`
+	PolicyTimeout        int             `json:"policy_setup_timeout_seconds"` // 0: the agent's own
+	PolicyFailure        string          `json:"policy_setup_failure"`         // ours: fail (the default), or proceed
 	DataplaneOptions     map[string]any  `json:"dataplane_options"`
 	AgentSocket          string          `json:"agent_socket"` // ours: path of the agent's socket
 	IPAM                 ipamConfig      `json:"ipam"`
@@ -139,6 +141,14 @@ func parseConfig(stdin []byte) (*config, error) {
 	}
 	if c.NumQueues < 0 || c.NumQueues > maxQueues {
 		return nil, confError("num_queues: %d: out of range; 0 to %d are allowed", c.NumQueues, maxQueues)
+	}
+	if seconds := int(rpc.Budget.Seconds()); c.PolicyTimeout < 0 || c.PolicyTimeout > seconds {
+		return nil, confError("policy_setup_timeout_seconds: %d: out of range; 0 to %d are allowed", c.PolicyTimeout, seconds)
+	}
+	switch c.PolicyFailure {
+	case "", "fail", "proceed":
+	default:
+		return nil, confError("policy_setup_failure: %q: unknown; fail and proceed are allowed", c.PolicyFailure)
 	}
 	if _, err := parseLevel(c.LogLevel); err != nil {
 		return nil, err

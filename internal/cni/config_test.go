@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/containernetworking/cni/pkg/skel"
 
@@ -63,19 +64,22 @@ func TestMACForIsStableAndUsable(t *testing.T) {
 func TestBadConfigIsRefusedInOneLine(t *testing.T) {
 	t.Parallel()
 	for conf, want := range map[string]string{
-		`{`:                                 "conf: unexpected end of JSON input",
-		`{"datastore_type":"mysql"}`:        `conf: datastore_type: "mysql": unknown; etcdv3 and kubernetes are allowed`,
-		`{"device_type":"netkit"}`:          "conf: device_type: netkit is not supported yet; use veth",
-		`{"device_type":"tap"}`:             `conf: device_type: "tap": unknown; veth is allowed`,
-		`{"mtu":42}`:                        "conf: mtu: 42: out of range; 0 or 68 to 65535 are allowed",
-		`{"mtu":"1500"}`:                    "conf: mtu: want a whole number in range, not string",
-		`{"num_queues":-1}`:                 "conf: num_queues: -1: out of range; 0 to 4096 are allowed",
-		`{"log_level":"loud"}`:              `conf: log_level: "loud": unknown; debug, info, warning and error are allowed`,
-		`{"ipam":{"assign_ipv4":true}}`:     "conf: ipam.assign_ipv4: want a string, not bool",
-		`{"ipam":{"ipv4_pools":"default"}}`: "conf: ipam.ipv4_pools: want a list, not string",
-		`{"ipam":[]}`:                       "conf: ipam: want an object, not array",
-		`{"ipam":{"subnet":"usePodCidr"}}`:  "conf: ipam.subnet: usePodCidr needs the Kubernetes API, which this version does not use; give a CIDR",
-		`{"ipam":{"routes":[{}]}}`:          "conf: ipam.routes: an entry has no dst",
+		`{`:                                     "conf: unexpected end of JSON input",
+		`{"datastore_type":"mysql"}`:            `conf: datastore_type: "mysql": unknown; etcdv3 and kubernetes are allowed`,
+		`{"device_type":"netkit"}`:              "conf: device_type: netkit is not supported yet; use veth",
+		`{"device_type":"tap"}`:                 `conf: device_type: "tap": unknown; veth is allowed`,
+		`{"mtu":42}`:                            "conf: mtu: 42: out of range; 0 or 68 to 65535 are allowed",
+		`{"mtu":"1500"}`:                        "conf: mtu: want a whole number in range, not string",
+		`{"num_queues":-1}`:                     "conf: num_queues: -1: out of range; 0 to 4096 are allowed",
+		`{"policy_setup_timeout_seconds":-1}`:   "conf: policy_setup_timeout_seconds: -1: out of range; 0 to 90 are allowed",
+		`{"policy_setup_timeout_seconds":1000}`: "conf: policy_setup_timeout_seconds: 1000: out of range; 0 to 90 are allowed",
+		`{"policy_setup_failure":"open"}`:       `conf: policy_setup_failure: "open": unknown; fail and proceed are allowed`,
+		`{"log_level":"loud"}`:                  `conf: log_level: "loud": unknown; debug, info, warning and error are allowed`,
+		`{"ipam":{"assign_ipv4":true}}`:         "conf: ipam.assign_ipv4: want a string, not bool",
+		`{"ipam":{"ipv4_pools":"default"}}`:     "conf: ipam.ipv4_pools: want a list, not string",
+		`{"ipam":[]}`:                           "conf: ipam: want an object, not array",
+		`{"ipam":{"subnet":"usePodCidr"}}`:      "conf: ipam.subnet: usePodCidr needs the Kubernetes API, which this version does not use; give a CIDR",
+		`{"ipam":{"routes":[{}]}}`:              "conf: ipam.routes: an entry has no dst",
 		`{"runtimeConfig":{"portMappings":[{"hostPort":80,"containerPort":80,"protocol":"icmp"}]}}`: `conf: runtimeConfig.portMappings[0].protocol: "icmp": unknown; tcp, udp and sctp are allowed`,
 		`{"runtimeConfig":{"portMappings":[{"hostPort":80}]}}`:                                      "conf: runtimeConfig.portMappings[0].containerPort: 0: out of range; 1 to 65535 are allowed",
 		`{"runtimeConfig":{"mac":"01:00:5e:00:00:01"}}`:                                             `conf: requested MAC "01:00:5e:00:00:01": not a MAC address for an interface: it is a group address or zero`,
@@ -119,6 +123,9 @@ func TestCalicosKeysAreAccepted(t *testing.T) {
 	}
 	if got := strings.Join(j.conf.unbuilt(), " "); got != "dataplane_options readiness_gates" {
 		t.Errorf("reported as without effect: %q", got)
+	}
+	if j.req.PolicyTimeout != 10*time.Second || j.req.PolicyProceed {
+		t.Errorf("waits %v for policy, and then proceeds: %t; want 10s, false", j.req.PolicyTimeout, j.req.PolicyProceed)
 	}
 	if j.req.Node != "node-a" || !j.req.Address.IPv6 || !slices.Equal(j.req.Address.IPv4Pools, []string{"a", "10.0.0.0/8"}) {
 		t.Errorf("got %+v", j.req)

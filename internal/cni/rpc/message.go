@@ -13,6 +13,8 @@ const (
 	DefaultQueue = "/var/lib/weft/cni/del"
 	// Budget is the longest that one request may take.
 	Budget = 90 * time.Second
+	// DefaultPolicyTimeout is how long Add waits for routes and policy.
+	DefaultPolicyTimeout = 30 * time.Second
 	// maxMessage bounds a request and a response, in bytes.
 	maxMessage = 1 << 20
 	// protocol is the version of the messages.
@@ -24,8 +26,8 @@ const (
 // [CodeInternal].
 type Agent interface {
 	// Add gives the attachment its addresses and, unless Endpoint is nil, stores
-	// its workload endpoint and returns when the endpoint's routes are in the
-	// kernel. The host's link may appear only while Add runs. Repeated for the
+	// its workload endpoint and returns when the endpoint's routes and policy are in
+	// the kernel. The host's link may appear only while Add runs. Repeated for the
 	// same attachment it gives the same answer. When it fails, or when ctx ends
 	// first, the caller calls Del; what Add did until then must be found by it.
 	Add(ctx context.Context, r AddRequest) (AddResponse, error)
@@ -121,6 +123,11 @@ type AddRequest struct {
 	HostIndex int `json:"hostIndex,omitempty"`
 	// Endpoint is nil in the role of an IPAM plugin: addresses only.
 	Endpoint *Endpoint `json:"endpoint,omitempty"`
+	// PolicyTimeout is how long to wait for routes and policy; 0: [DefaultPolicyTimeout].
+	PolicyTimeout time.Duration `json:"policyTimeout,omitempty"`
+	// PolicyProceed makes Add succeed when that time is over. What then is not yet
+	// in the kernel comes later; until then the kernel drops what it does not know.
+	PolicyProceed bool `json:"policyProceed,omitempty"`
 }
 
 // AddResponse is what the container gets.
