@@ -202,7 +202,9 @@ func (a *agent) run(ctx context.Context, host startup.Host) error {
 	start(func(ctx context.Context) error { return a.drain(ctx) })
 	start(func(ctx context.Context) error { return rpc.Serve(ctx, cniSocket, a.cni, a.Log) })
 	start(func(ctx context.Context) error {
-		return run.Pages(ctx, statusSocket, a.health, func() any { return a.status() })
+		return run.Pages(ctx, statusSocket, a.health, map[string]run.Page{
+			"status": func(context.Context) (any, error) { return a.status(), nil },
+		})
 	})
 	start(func(ctx context.Context) error { return a.watchAddress(ctx, host) })
 	a.Log.Info("agent runs", "node", a.node.Name, "version", a.Version)

@@ -88,7 +88,9 @@ func TestNodeStatus(t *testing.T) {
 		Notes:  []string{"IPPool/p: invalid"},
 	}
 	go func() {
-		_ = run.Pages(t.Context(), l, func() run.Health { return run.Health{} }, func() any { return s })
+		_ = run.Pages(t.Context(), l, func() run.Health { return run.Health{} }, map[string]run.Page{
+			"status": func(context.Context) (any, error) { return s, nil },
+		})
 	}()
 	env := []string{"WEFT_STATUS_SOCKET=" + socket}
 	out, code, err := weft(t.Context(), env, "node", "status")

@@ -205,7 +205,7 @@ func nodeStatusCommand(p Process) *cobra.Command {
 		ctx, cancel := context.WithTimeout(cmd.Context(), 10*time.Second)
 		defer cancel()
 		var s agent.Status
-		if err := run.Fetch(ctx, socket, &s); err != nil {
+		if err := run.Fetch(ctx, socket, "status", &s); err != nil {
 			return fmt.Errorf("node status: no agent answers at %s: %w: is 'weft node run' running, and is WEFT_STATUS_SOCKET its socket?", socket, cause(err))
 		}
 		if err := printAs(p.Stdout, *output, s, func(w io.Writer) error { return statusTable(w, s, time.Now()) }); err != nil {

@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 )
 
@@ -17,9 +19,12 @@ type Health struct {
 	Why   string
 }
 
-// Pages serves /liveness and /readiness (200 or 503) and /status (status as
-// JSON) on l until ctx ends.
-func Pages(ctx context.Context, l net.Listener, health func() Health, status func() any) error {
+// Page makes what a page says, to be written as JSON.
+type Page func(context.Context) (any, error)
+
+// Pages serves /liveness and /readiness (200 or 503), and the given pages by name,
+// on l until ctx ends.
+func Pages(ctx context.Context, l net.Listener, health func() Health, pages map[string]Page) error {
 	mux := http.NewServeMux()
 	answer := func(w http.ResponseWriter, ok bool, why string) {
 		if !ok {
@@ -35,10 +40,17 @@ func Pages(ctx context.Context, l net.Listener, health func() Health, status fun
 		h := health()
 		answer(w, h.Ready, h.Why)
 	})
-	mux.HandleFunc("/status", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(status())
-	})
+	for name, page := range pages {
+		mux.HandleFunc("/"+name, func(w http.ResponseWriter, r *http.Request) {
+			body, err := page(r.Context())
+			if err != nil {
+				http.Error(w, err.Error(), http.StatusInternalServerError)
+				return
+			}
+			w.Header().Set("Content-Type", "application/json")
+			_ = json.NewEncoder(w).Encode(body)
+		})
+	}
 	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	defer context.AfterFunc(ctx, func() { _ = srv.Close() })()
 	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
@@ -47,15 +59,15 @@ func Pages(ctx context.Context, l net.Listener, health func() Health, status fun
 	return context.Cause(ctx)
 }
 
-// Fetch reads the page /status from a unix socket into out.
-func Fetch(ctx context.Context, socket string, out any) error {
+// Fetch reads a page from a unix socket into out.
+func Fetch(ctx context.Context, socket, page string, out any) error {
 	client := http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "unix", socket)
 		},
 	}}
 	defer client.CloseIdleConnections()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://agent/status", http.NoBody)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://agent/"+page, http.NoBody)
 	if err != nil {
 		return err
 	}
@@ -64,5 +76,9 @@ func Fetch(ctx context.Context, socket string, out any) error {
 		return err
 	}
 	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode != http.StatusOK {
+		why, _ := io.ReadAll(io.LimitReader(resp.Body, 4096))
+		return errors.New(strings.TrimSpace(string(why)))
+	}
 	return json.NewDecoder(resp.Body).Decode(out)
 }

@@ -2,6 +2,7 @@ package run
 
 import (
 	"context"
+	"errors"
 	"net"
 	"path/filepath"
 	"testing"
@@ -17,11 +18,20 @@ func TestPages(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() {
-		done <- Pages(ctx, l, func() Health { return Health{} }, func() any { return map[string]int{"a": 1} })
+		done <- Pages(ctx, l, func() Health { return Health{} }, map[string]Page{
+			"count":  func(context.Context) (any, error) { return map[string]int{"a": 1}, nil },
+			"broken": func(context.Context) (any, error) { return nil, errors.New("no counters") },
+		})
 	}()
 	var got map[string]int
-	if err := Fetch(t.Context(), path, &got); err != nil || got["a"] != 1 {
+	if err := Fetch(t.Context(), path, "count", &got); err != nil || got["a"] != 1 {
 		t.Fatalf("got %v, %v", got, err)
+	}
+	if err := Fetch(t.Context(), path, "broken", &got); err == nil || err.Error() != "no counters" {
+		t.Errorf("a page that fails: %v", err)
+	}
+	if err := Fetch(t.Context(), path, "other", &got); err == nil {
+		t.Error("a page that is not there was read")
 	}
 	cancel()
 	if err := <-done; err == nil {
