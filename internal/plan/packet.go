@@ -12,4 +12,5 @@ type Packet struct {
 	ICMPType, ICMPCode uint8
 	State              uint16 // one of the State bits
 	DstLocal           bool   // Dst is an address of this node
+	Mark               uint32 // as it comes to the hook
 }

@@ -160,12 +160,16 @@ type Rule struct {
 	Match []Match
 	// Update adds the packet's flow to this set (of SetFlows), renewing its time;
 	// empty: no.
-	Update  string
-	Count   bool
-	Log     *NFLog
-	Track   bool // notrack: this packet is not for connection tracking
-	Verdict Verdict
-	Target  string // chain, of Jump and Goto
+	Update string
+	Count  bool
+	Log    *NFLog
+	// SetMark and ClearMark are bits of the packet's mark that the rule sets and
+	// clears, in that order; 0: none. It is how a base chain tells a later one that
+	// the packet has been let in.
+	SetMark, ClearMark uint32
+	Track              bool // notrack: this packet is not for connection tracking
+	Verdict            Verdict
+	Target             string // chain, of Jump and Goto
 	// Dispatch goes, without coming back, to the chain of the packet's interface; it
 	// stands in place of a verdict. An interface that has none: the next rule.
 	Dispatch *Dispatch
@@ -233,6 +237,7 @@ const (
 	MatchState                         // state of the connection is any of Low (State bits)
 	MatchFlow                          // source . destination . protocol . ports is in Set (SetFlows)
 	MatchDstLocal                      // destination is an address of this node (fib daddr type local)
+	MatchMark                          // any of the bits of Mark are set in the packet's mark
 )
 
 // States of connections, as bits of Match.Low (nf_conntrack_common.h).
@@ -252,6 +257,7 @@ type Match struct {
 	Set       string
 	Net       netip.Prefix
 	Low, High uint16
+	Mark      uint32
 }
 
 // SetChange is a change of what is in one set. Members that are put and are there,
