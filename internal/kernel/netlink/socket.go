@@ -163,6 +163,10 @@ func (s *Socket) Send(b []byte) error {
 	return err
 }
 
+// Listen makes reads wait for good again, after a request on a socket that is for
+// events.
+func (s *Socket) Listen() error { return s.file.SetReadDeadline(time.Time{}) }
+
 // Dump sends a request whose payload is body and calls each with every message
 // of the answer; between datagrams it calls pause, which may be nil. A table that
 // does not exist is empty. The error is ErrInterrupted, after all of the answer,
@@ -177,6 +181,10 @@ func (s *Socket) Dump(typ uint16, body []byte, each func(typ uint16, body []byte
 	}
 	var torn error
 	for {
+		// Each datagram has its time, since each and pause take theirs.
+		if err := s.file.SetReadDeadline(time.Now().Add(answerTimeout)); err != nil {
+			return err
+		}
 		datagram, err := s.Read()
 		if err != nil {
 			return err
