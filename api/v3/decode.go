@@ -78,6 +78,7 @@ func DecodeStored(data []byte) (Object, error) {
 	if err := json.Unmarshal(data, o); err != nil {
 		return nil, fmt.Errorf("decode: %s: %w", kind, err)
 	}
+	stripStored(o)
 	return o, nil
 }
 
@@ -92,12 +93,14 @@ func storedHead(data []byte) (kind, version string, ok bool) {
 
 // Encode returns o as the datastore keeps it: JSON with fields in Calico's order,
 // without what the datastore itself adds on reading (resourceVersion) and what only
-// the Kubernetes API keeps (managedFields). o is not changed.
+// the Kubernetes API keeps (managedFields), and with the annotation that Calico gives
+// to stored policies, which [DecodeStored] takes off. o is not changed.
 func Encode(o Object) ([]byte, error) {
 	c := shallow(o)
 	*c.Type() = KindOf(o).TypeMeta()
 	m := c.Meta()
 	m.ResourceVersion, m.ManagedFields = "", nil
+	annotateStored(c)
 	data, err := json.Marshal(c)
 	if err != nil {
 		return nil, fmt.Errorf("encode: %s: %w", Describe(o), err)

@@ -18,7 +18,8 @@ const (
 const DefaultNamespace = "default"
 
 // Default fills in what is stored with o though nobody wrote it, and brings text
-// into the form in which it is stored (a pool's CIDR, an endpoint's name and labels).
+// into the form in which it is stored (a pool's CIDR, an endpoint's name and labels, a
+// policy's label).
 // Default twice is the same as once. What it cannot read it leaves to [Validate].
 func Default(o Object) {
 	t, m := o.Type(), o.Meta()
@@ -38,6 +39,11 @@ func Default(o Object) {
 		defaultTier(o)
 	case *WorkloadEndpoint:
 		defaultEndpoint(o)
+	case *StagedKubernetesNetworkPolicy:
+		orDefault(&o.Spec.StagedAction, StagedSet)
+	}
+	if p, ok := policyOf(o); ok {
+		defaultPolicy(m, p)
 	}
 }
 
@@ -122,22 +128,22 @@ func defaultEndpoint(o *WorkloadEndpoint) {
 	if o.Name == "" {
 		o.Name, _ = WorkloadEndpointName(EndpointIDOf(o)) // Validate reports the missing part
 	}
-	setLabel(o, LabelNamespace, o.Namespace)
-	setLabel(o, LabelOrchestrator, o.Spec.Orchestrator)
-	setLabel(o, LabelServiceAccount, o.Spec.ServiceAccountName)
+	setLabel(&o.ObjectMeta, LabelNamespace, o.Namespace)
+	setLabel(&o.ObjectMeta, LabelOrchestrator, o.Spec.Orchestrator)
+	setLabel(&o.ObjectMeta, LabelServiceAccount, o.Spec.ServiceAccountName)
 }
 
 // setLabel sets a label in a copy of the map, which others may hold.
-func setLabel(o *WorkloadEndpoint, name, value string) {
-	if value == "" || o.Labels[name] == value {
+func setLabel(m *metav1.ObjectMeta, name, value string) {
+	if value == "" || m.Labels[name] == value {
 		return
 	}
-	labels := maps.Clone(o.Labels)
+	labels := maps.Clone(m.Labels)
 	if labels == nil {
 		labels = map[string]string{}
 	}
 	labels[name] = value
-	o.Labels = labels
+	m.Labels = labels
 }
 
 // BuiltinTiers returns the tiers that a new datastore gets.

@@ -70,7 +70,7 @@ type StagedKubernetesNetworkPolicy struct {
 // StagedKubernetesNetworkPolicySpec is a spec of Kubernetes with a staged action.
 type StagedKubernetesNetworkPolicySpec struct {
 	StagedAction StagedAction                     `json:"stagedAction,omitempty"`
-	PodSelector  metav1.LabelSelector             `json:"podSelector,omitzero"`
+	PodSelector  metav1.LabelSelector             `json:"podSelector"`
 	Ingress      []KubernetesNetworkPolicyIngress `json:"ingress,omitempty"`
 	Egress       []KubernetesNetworkPolicyEgress  `json:"egress,omitempty"`
 	PolicyTypes  []PolicyType                     `json:"policyTypes,omitempty"`

@@ -1,6 +1,7 @@
 package v3
 
 import (
+	"bytes"
 	"encoding/json"
 	"reflect"
 	"slices"
@@ -63,7 +64,7 @@ func TestStoredBytes(t *testing.T) {
 			}
 		}
 	}
-	if ran < 23 {
+	if ran < 38 {
 		t.Errorf("%d cases ran, want all of our kinds", ran)
 	}
 }
@@ -82,8 +83,10 @@ func TestStoredRoundTrip(t *testing.T) {
 		}
 		ran++
 		text, err := Encode(o)
-		if err != nil || string(text) != string(kv.Value) {
-			t.Errorf("%s: error %v (-want +got):\n%s", kv.Key, err, cmp.Diff(string(kv.Value), string(text)))
+		var want bytes.Buffer
+		json.HTMLEscape(&want, kv.Value) // the file has & for what is \u0026 in the datastore
+		if err != nil || string(text) != want.String() {
+			t.Errorf("%s: error %v (-want +got):\n%s", kv.Key, err, cmp.Diff(want.String(), string(text)))
 		}
 		if err := Validate(o); err != nil {
 			t.Errorf("%s: %v", kv.Key, err)
@@ -93,8 +96,8 @@ func TestStoredRoundTrip(t *testing.T) {
 			t.Errorf("%s: defaults change what is stored (-want +got):\n%s", kv.Key, cmp.Diff(string(text), string(again)))
 		}
 	}
-	if ran < 15 {
-		t.Errorf("%d values ran", ran)
+	if ran < 24 {
+		t.Errorf("%d values ran, want all of our kinds", ran)
 	}
 }
 
@@ -115,6 +118,38 @@ func TestBuiltinTiers(t *testing.T) {
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("(-want +got):\n%s", d)
+	}
+}
+
+// The annotation of stored policies is not seen by users, whatever they gave.
+func TestStoredAnnotation(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		o    Object
+		want string // annotations of the stored form
+	}{
+		"none given":     {&NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Name: "a"}}, `{"projectcalico.org/metadata":"{\"name\":\"a\"}"}`},
+		"others given":   {&StagedGlobalNetworkPolicy{ObjectMeta: metav1.ObjectMeta{Name: "a", Annotations: map[string]string{"x": "y"}}}, `{"projectcalico.org/metadata":"{\"name\":\"a\"}","x":"y"}`},
+		"a wrong one":    {&GlobalNetworkPolicy{ObjectMeta: metav1.ObjectMeta{Name: "a", Annotations: map[string]string{metadataAnnotation: "b"}}}, `{"projectcalico.org/metadata":"{\"name\":\"a\"}"}`},
+		"not for a set":  {&NetworkSet{ObjectMeta: metav1.ObjectMeta{Name: "a", Annotations: map[string]string{"x": "y"}}}, `{"x":"y"}`},
+		"not for k8s's":  {&KubernetesNetworkPolicy{ObjectMeta: metav1.ObjectMeta{Name: "a", Annotations: map[string]string{"x": "y"}}}, `{"x":"y"}`},
+		"not for staged": {&StagedKubernetesNetworkPolicy{ObjectMeta: metav1.ObjectMeta{Name: "a", Annotations: map[string]string{"x": "y"}}}, `{"x":"y"}`},
+	} {
+		given := len(tt.o.Meta().Annotations)
+		text, err := Encode(tt.o)
+		if err != nil || !strings.Contains(string(text), `"annotations":`+tt.want) {
+			t.Errorf("%s: stored as %s, %v; want annotations %s", name, text, err, tt.want)
+		}
+		if len(tt.o.Meta().Annotations) != given {
+			t.Errorf("%s: encoding changed the object: %v", name, tt.o.Meta().Annotations)
+		}
+		back, err := DecodeStored(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, still := back.Meta().Annotations[metadataAnnotation]; still {
+			t.Errorf("%s: reads back with %v", name, back.Meta().Annotations)
+		}
 	}
 }
 

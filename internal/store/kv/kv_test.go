@@ -25,7 +25,15 @@ func TestLayout(t *testing.T) {
 		"/calico/ipam/v2/virtual/load-balancer/ipv6/block/fd00::-122":       "BlockAffinity/virtual/load-balancer/fd00::-122",
 		"/calico/ipam/v2/handle/k8s-pod-network.c1":                         "IPAMHandle/k8s-pod-network.c1",
 		"/calico/ipam/v2/config":                                            "IPAMConfig/default",
-		"/calico/resources/v3/projectcalico.org/globalnetworkpolicies/gnp":  "",
+		"/calico/resources/v3/projectcalico.org/globalnetworkpolicies/gnp":  "GlobalNetworkPolicy/gnp",
+
+		"/calico/resources/v3/projectcalico.org/networkpolicies/shop/np":                "NetworkPolicy/shop/np",
+		"/calico/resources/v3/projectcalico.org/kubernetesendpointslices/shop/web-1":    "KubernetesEndpointSlice/shop/web-1",
+		"/calico/resources/v3/projectcalico.org/kubernetesnetworkpolicies/shop/np":      "KubernetesNetworkPolicy/shop/np",
+		"/calico/resources/v3/projectcalico.org/kubernetesclusternetworkpolicies/block": "KubernetesClusterNetworkPolicy/block",
+		"/calico/resources/v3/projectcalico.org/kubernetesendpointslices/web-1":         "",
+		"/calico/resources/v3/projectcalico.org/bgpfilters/f":                           "",
+
 		"/calico/resources/v3/projectcalico.org/ipamblocks/10-0-0-0-26":     "",
 		"/calico/resources/v3/projectcalico.org/ippools/":                   "",
 		"/calico/resources/v3/projectcalico.org/ippools/a/b":                "",
