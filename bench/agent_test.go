@@ -95,7 +95,7 @@ func (n *node) start(ns *testenv.Namespace, env []string, args ...string) *exec.
 func (n *node) until(ok func(agent.Status) bool) {
 	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		var s agent.Status
-		if err := run.Fetch(n.b.Context(), n.status(), &s); err == nil && ok(s) {
+		if err := run.Fetch(n.b.Context(), n.status(), "status", &s); err == nil && ok(s) {
 			return
 		}
 		if time.Now().After(end) {

@@ -17,6 +17,7 @@ package testenv
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"runtime"
@@ -177,4 +178,45 @@ func RealRoot() bool {
 	var inside, outside, count uint64
 	_, scanErr := fmt.Sscan(string(ids), &inside, &outside, &count)
 	return os.Geteuid() == 0 && err == nil && scanErr == nil && outside == 0 && count > 1
+}
+
+// Forward makes n a router, in both families.
+func Forward(t testing.TB, n *Namespace) {
+	t.Helper()
+	n.MustDo(func() error {
+		for _, name := range []string{"ipv4/ip_forward", "ipv6/conf/all/forwarding"} {
+			if err := os.WriteFile("/proc/sys/net/"+name, []byte("1"), 0); err != nil {
+				return fmt.Errorf("forwarding: %w", err)
+			}
+		}
+		return nil
+	})
+}
+
+// Route adds a route in n to dst on a link, through a gateway unless via is empty.
+func Route(t testing.TB, n *Namespace, dst, link, via string) {
+	t.Helper()
+	n.MustDo(func() error {
+		l, err := netlink.LinkByName(link)
+		if err != nil {
+			return fmt.Errorf("link %s: %w", link, err)
+		}
+		_, prefix, err := net.ParseCIDR(dst)
+		if err != nil {
+			return err
+		}
+		r := &netlink.Route{LinkIndex: l.Attrs().Index, Dst: prefix}
+		if via == "" {
+			r.Scope = netlink.SCOPE_LINK
+			if prefix.IP.To4() == nil {
+				r.Scope = netlink.SCOPE_UNIVERSE
+			}
+		} else {
+			r.Gw = net.ParseIP(via)
+		}
+		if err := netlink.RouteAdd(r); err != nil {
+			return fmt.Errorf("route %s dev %s: %w", dst, link, err)
+		}
+		return nil
+	})
 }
