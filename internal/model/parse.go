@@ -60,6 +60,19 @@ func Parse(o v3.Object) (Value, error) {
 		return parseEndpoint(o)
 	case *v3.Profile:
 		return parseProfile(o)
+	case *v3.Tier:
+		return parseTier(o), nil
+	case *v3.NetworkSet:
+		return parseNetworkSet(o.Namespace, &o.ObjectMeta, o.Spec.Nets)
+	case *v3.GlobalNetworkSet:
+		return parseNetworkSet("", &o.ObjectMeta, o.Spec.Nets)
+	case *v3.HostEndpoint:
+		return parseHostEndpoint(o)
+	case *v3.KubernetesEndpointSlice:
+		return parseEndpointSlice(o)
+	case *v3.NetworkPolicy, *v3.GlobalNetworkPolicy, *v3.KubernetesNetworkPolicy,
+		*v3.StagedNetworkPolicy, *v3.StagedGlobalNetworkPolicy, *v3.StagedKubernetesNetworkPolicy:
+		return parsePolicy(o)
 	case *v3.BGPConfiguration:
 		return parseBGPConfig(o)
 	case *v3.BGPPeer:
@@ -240,12 +253,23 @@ func parseEndpoint(o *v3.WorkloadEndpoint) (Value, error) {
 	s := o.Spec
 	ep := Endpoint{
 		Namespace: o.Namespace, Name: o.Name, Node: s.Node, Pod: s.Pod, Link: s.InterfaceName,
-		MAC: strings.ToLower(s.MAC), Labels: o.Labels, Profiles: s.Profiles,
+		MAC: strings.ToLower(s.MAC), Labels: ownLabels(o.Labels, "", ""), Profiles: s.Profiles,
 	}
 	var e first
 	for i, n := range s.IPNetworks {
 		field := fmt.Sprintf("spec.ipNetworks[%d]", i)
 		ep.Addrs = append(ep.Addrs, try(&e, nodeAddr, field, n).Addr())
+	}
+	for i, p := range s.AllowSpoofedSourcePrefixes {
+		if p := try(&e, nodeAddr, at("spec.allowSpoofedSourcePrefixes", i), p); p.IsValid() {
+			ep.SourcePrefixes = append(ep.SourcePrefixes, p.Masked())
+		}
+	}
+	for i, p := range s.Ports {
+		if p.Name == "" {
+			continue // a port of the host only
+		}
+		ep.Ports = append(ep.Ports, namedPort(&e, at("spec.ports", i), p.Name, p.Protocol, p.Port))
 	}
 	return ep, e.err
 }
@@ -341,6 +365,21 @@ func parsePeer(o *v3.BGPPeer) (Value, error) {
 
 // first keeps the first error of a row of conversions.
 type first struct{ err error }
+
+// fail records an error, unless there is one.
+func (e *first) fail(format string, args ...any) {
+	if e.err == nil {
+		e.err = fmt.Errorf(format, args...)
+	}
+}
+
+// within takes over the error of a row of conversions that name fields of the
+// object at place.
+func (e *first) within(place string, in first) {
+	if in.err != nil {
+		e.fail("%s.%w", place, in.err)
+	}
+}
 
 // try converts text with f, unless an earlier conversion failed.
 func try[T any](e *first, f func(field, text string) (T, error), field, text string) T {

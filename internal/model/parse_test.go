@@ -30,7 +30,7 @@ func TestParse(t *testing.T) {
 		{"IPReservation", "r", "{reservedCIDRs: [10.0.0.0/30, 10.0.1.1/32]}", "{Name:r CIDRs:[10.0.0.0/30 10.0.1.1/32]}"},
 		{"Node", "node", "{bgp: {ipv4Address: 10.0.0.1/24, ipv6Address: 'fd00::1', asNumber: 64600, routeReflectorClusterID: 244.0.0.1}}", "{Name:node Labels:map[] IPv4:10.0.0.1/24 IPv6:fd00::1/128 ASN:64600 RouteReflector:244.0.0.1 IPIPTunnel:invalid IP}"},
 		{"Node", "node", "{}", "{Name:node Labels:map[] IPv4:invalid Prefix IPv6:invalid Prefix ASN:0 RouteReflector:invalid IP IPIPTunnel:invalid IP}"},
-		{"Profile", "kns.a", "{labelsToApply: {x: why}}", "{Name:kns.a Labels:map[x:why]}"},
+		{"Profile", "kns.a", "{labelsToApply: {x: why}}", "{Name:kns.a Labels:map[x:why] Ingress:[] Egress:[]}"},
 	} {
 		got, err := parse(t, tt.kind, tt.name, tt.spec)
 		if err != nil {

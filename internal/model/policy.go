@@ -43,6 +43,9 @@ const (
 // String is the action as users write it.
 func (a Action) String() string { return [...]string{"Deny", "Allow", "Log", "Pass"}[a] }
 
+// MarshalText implements [encoding.TextMarshaler].
+func (a Action) MarshalText() ([]byte, error) { return []byte(a.String()), nil }
+
 // Policy is one policy of any of the kinds, in one form. All namespaces,
 // service accounts and defaults are worked into its selectors.
 type Policy struct {

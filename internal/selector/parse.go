@@ -10,11 +10,16 @@ import (
 // ErrSyntax is wrapped by every error of [Parse].
 var ErrSyntax = errors.New("invalid selector")
 
-// Parse reads a selector; the result is nil exactly when there is an error. White space alone is the selector all(). An error names
-// the offset in bytes and what could stand there.
-func Parse(text string) (*Selector, error) {
-	if len(text) > MaxLen {
-		return nil, fmt.Errorf("selector: %q…: %w: %d bytes, want at most %d", text[:32], ErrSyntax, len(text), MaxLen)
+// Parse reads a selector; the result is nil exactly when there is an error. White
+// space alone is the selector all(). An error names the offset in bytes and what
+// could stand there.
+func Parse(text string) (*Selector, error) { return ParseLimit(text, MaxLen) }
+
+// ParseLimit is Parse for texts of up to limit bytes: those that were made from
+// other objects may be longer than what users may write.
+func ParseLimit(text string, limit int) (*Selector, error) {
+	if len(text) > limit {
+		return nil, fmt.Errorf("selector: %q…: %w: %d bytes, want at most %d", text[:min(32, limit)], ErrSyntax, len(text), limit)
 	}
 	p := &parser{text: text}
 	p.space()
@@ -28,9 +33,11 @@ func Parse(text string) (*Selector, error) {
 	if p.err != nil {
 		return nil, p.err
 	}
-	var b strings.Builder
-	root.print(&b)
-	return &Selector{root: root, text: b.String()}, nil
+	canonical := printed(root, len(text)+8)
+	if canonical == text {
+		canonical = text // one copy less
+	}
+	return &Selector{root: root, text: canonical}, nil
 }
 
 // parser is a recursive descent over text. After each symbol it stands at the next
@@ -79,23 +86,25 @@ func (p *parser) expect(symbol string) {
 }
 
 func (p *parser) or() Expr {
-	parts := []Expr{p.and()}
+	one := p.and()
+	if !p.take("||") {
+		return one // without a slice, since nearly all are
+	}
+	parts := []Expr{one, p.and()}
 	for p.take("||") {
 		parts = append(parts, p.and())
-	}
-	if len(parts) == 1 {
-		return parts[0]
 	}
 	return Or{parts}
 }
 
 func (p *parser) and() Expr {
-	parts := []Expr{p.operand()}
+	one := p.operand()
+	if !p.take("&&") {
+		return one
+	}
+	parts := []Expr{one, p.operand()}
 	for p.take("&&") {
 		parts = append(parts, p.operand())
-	}
-	if len(parts) == 1 {
-		return parts[0]
 	}
 	return And{parts}
 }
@@ -177,6 +186,16 @@ func (p *parser) words(words ...string) bool {
 	}
 	p.space()
 	return true
+}
+
+// IsLabel reports whether name can stand as a label name in a selector.
+func IsLabel(name string) bool {
+	for i := range len(name) {
+		if !isLabelByte(name[i]) {
+			return false
+		}
+	}
+	return name != "" && len(name) <= MaxLabel
 }
 
 func isLabelByte(c byte) bool {

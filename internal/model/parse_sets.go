@@ -1,0 +1,131 @@
+package model
+
+import (
+	"fmt"
+	"maps"
+	"strings"
+
+	v3 "github.com/weft-net/weft/api/v3"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// labelService is the label of an EndpointSlice that names its service.
+const labelService = "kubernetes.io/service-name"
+
+// namespaceProfile is the profile that hands on the labels of a namespace.
+func namespaceProfile(namespace string) string { return "kns." + namespace }
+
+// ownLabels is the labels of an endpoint or a set without those that only profiles
+// may give, by which it would pretend to be of another namespace or account, and
+// with the label that the system adds, if it is named. The map is copied if it
+// changes.
+func ownLabels(labels map[string]string, add, value string) map[string]string {
+	inherited := func(name string) bool {
+		return strings.HasPrefix(name, prefixNamespace) || strings.HasPrefix(name, prefixServiceAccount)
+	}
+	change := add != "" && labels[add] != value
+	for name := range labels {
+		change = change || inherited(name)
+	}
+	if !change {
+		return labels
+	}
+	out := make(map[string]string, len(labels)+1)
+	maps.Copy(out, labels)
+	maps.DeleteFunc(out, func(name, _ string) bool { return inherited(name) })
+	if add != "" {
+		out[add] = value
+	}
+	return out
+}
+
+// parseNetworkSet reads addresses and prefixes as Calico does: bare addresses,
+// prefixes with host bits and empty entries are taken.
+func parseNetworkSet(namespace string, meta *metav1.ObjectMeta, nets []string) (Value, error) {
+	s := networkSet(namespace, meta)
+	var e first
+	for i, text := range nets {
+		if p := try(&e, nodeAddr, at("spec.nets", i), text); p.IsValid() {
+			s.Nets = append(s.Nets, p.Masked())
+		}
+	}
+	return s, e.err
+}
+
+// networkSet is a set without its addresses.
+func networkSet(namespace string, meta *metav1.ObjectMeta) NetworkSet {
+	s := NetworkSet{Namespace: namespace, Name: meta.Name, Labels: meta.Labels}
+	if namespace != "" {
+		s.Labels = ownLabels(meta.Labels, LabelNamespace, namespace)
+		s.Profiles = []string{namespaceProfile(namespace)}
+	}
+	return s
+}
+
+func parseHostEndpoint(o *v3.HostEndpoint) (Value, error) {
+	s := o.Spec
+	h := HostEndpoint{Name: o.Name, Node: s.Node, Link: s.InterfaceName, Labels: o.Labels, Profiles: s.Profiles}
+	var e first
+	for i, text := range s.ExpectedIPs {
+		if a := try(&e, addr, at("spec.expectedIPs", i), text); a.IsValid() {
+			h.Addrs = append(h.Addrs, a)
+		}
+	}
+	for i, p := range s.Ports {
+		h.Ports = append(h.Ports, namedPort(&e, at("spec.ports", i), p.Name, p.Protocol, p.Port))
+	}
+	return h, e.err
+}
+
+func namedPort(e *first, field, name string, protocol v3.Protocol, port uint16) NamedPort {
+	n := protocolNumber(protocol)
+	if n == 0 {
+		e.fail("%s.protocol: %q: must be TCP, UDP or SCTP", field, protocol)
+	}
+	return NamedPort{Name: name, Protocol: n, Port: port}
+}
+
+func parseEndpointSlice(o *v3.KubernetesEndpointSlice) (Value, error) {
+	s := EndpointSlice{Namespace: o.Namespace, Name: o.Name}
+	if name := o.Labels[labelService]; name != "" {
+		s.Service = Service{Namespace: o.Namespace, Name: name}
+	}
+	var e first
+	for i, ep := range o.Endpoints {
+		if o.AddressType == "FQDN" {
+			break // names, no addresses
+		}
+		for j, text := range ep.Addresses {
+			if a := try(&e, addr, at(at("endpoints", i)+".addresses", j), text); a.IsValid() {
+				s.Addrs = append(s.Addrs, a)
+			}
+		}
+	}
+	for i, p := range o.Ports {
+		port, err := slicePort(p)
+		if err != nil {
+			e.fail("%s.%w", at("ports", i), err)
+		}
+		s.Ports = append(s.Ports, port)
+	}
+	return s, e.err
+}
+
+func slicePort(p v3.KubernetesEndpointPort) (NamedPort, error) {
+	out := NamedPort{Protocol: protocolTCP}
+	if p.Name != nil {
+		out.Name = *p.Name
+	}
+	if p.Protocol != nil && *p.Protocol != "" {
+		if out.Protocol = protocolNumber(v3.Protocol{Name: *p.Protocol}); out.Protocol == 0 {
+			return out, fmt.Errorf("protocol: %q: must be TCP, UDP or SCTP", *p.Protocol)
+		}
+	}
+	if p.Port != nil {
+		if *p.Port < 1 || *p.Port > 65535 {
+			return out, fmt.Errorf("port: %d: must be 1 to 65535", *p.Port)
+		}
+		out.Port = uint16(*p.Port)
+	}
+	return out, nil
+}
