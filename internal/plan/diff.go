@@ -10,7 +10,11 @@ import (
 // Diff says how got differs from want, a line each with - (missing) or +
 // (too much), sorted; empty when they are equal.
 func Diff(want, got Node) string {
-	w, g := want.lines(), got.lines()
+	return diffLines(want.lines(), got.lines())
+}
+
+// diffLines are the lines that only one side has.
+func diffLines(w, g map[string]bool) string {
 	var out []string
 	for l := range w {
 		if !g[l] {

@@ -1,15 +1,25 @@
 package plan
 
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
 // Judgement is what a table does with a packet at a hook.
 type Judgement struct {
 	Verdict Verdict // Accept, Drop or Reject
-	Rule    string  // Comment of the rule that decided; empty: a base chain's end
-	Chain   string  // the chain of that rule
+	Rule    string  // Comment of the rule that decided; empty: a base chain's end, or it has none
+	Chain   string  // the chain of that rule; empty: a base chain's end
 	Mark    uint32  // the packet's mark afterwards
-	Track   bool    // a rule said notrack
+	Untrack bool    // a rule said notrack
 	// Hits are the rules that the packet fitted and that count or log, in order.
 	Hits []*Rule
 }
+
+// Denied reports whether the packet ends here.
+func (j Judgement) Denied() bool { return j.Verdict == Drop || j.Verdict == Reject }
 
 // Judge is what t does with p at a hook: all base chains of the hook in order of
 // priority, as the kernel would. Who has many packets makes a [Machine].
@@ -17,16 +27,250 @@ func (t *Table) Judge(hook Hook, p Packet) Judgement {
 	return t.Machine().Judge(hook, p)
 }
 
-// Machine is a table made ready to judge many packets. It reads the table's
-// sets as they are when a packet is judged; after a change of chains or of sets
-// make another one. It is for one goroutine.
-type Machine struct{ table *Table }
+// Machine is a table made ready to judge many packets. It is for one goroutine at
+// a time, and as long as the table does not change.
+//
+// It is an interpreter of what nftables does with the rules that package plan can
+// say: a rule whose match can't be read from the packet (a port of a protocol
+// without ports) does not fit, negated or not. What is in SetFlows is not planned,
+// so a packet never fits MatchFlow, nor, negated, fails it.
+type Machine struct {
+	table  *Table
+	chains map[string]*program
+	base   [Postrouting + 1][]*program // by priority
+	// What was found out about sets when they were first asked.
+	lengths map[*SetContent][]uint8 // prefix lengths in a set of nets, longest first
+	values  map[*SetContent]map[string]string
+	ports   map[*SetContent][]Member // sorted
+}
+
+// program is a chain whose targets are resolved.
+type program struct {
+	chain   Chain
+	targets []*program // of Jump and Goto, by rule
+}
 
 // Machine makes t ready. It takes time in proportion to the chains.
-func (t *Table) Machine() *Machine { return &Machine{table: t} }
+func (t *Table) Machine() *Machine {
+	m := &Machine{
+		table: t, chains: make(map[string]*program, len(t.Chains)), lengths: map[*SetContent][]uint8{},
+		values: map[*SetContent]map[string]string{}, ports: map[*SetContent][]Member{},
+	}
+	for name, c := range t.Chains {
+		m.chains[name] = &program{chain: c, targets: make([]*program, len(c.Rules))}
+	}
+	for _, p := range m.chains {
+		for i, r := range p.chain.Rules {
+			if r.Verdict == Jump || r.Verdict == Goto {
+				p.targets[i] = m.chains[r.Target]
+			}
+		}
+		if b := p.chain.Base; b != nil && int(b.Hook) < len(m.base) {
+			m.base[b.Hook] = append(m.base[b.Hook], p)
+		}
+	}
+	for _, list := range m.base {
+		slices.SortFunc(list, func(a, b *program) int {
+			return cmp.Or(cmp.Compare(a.chain.Base.Priority, b.chain.Base.Priority), strings.Compare(a.chain.Name, b.chain.Name))
+		})
+	}
+	return m
+}
 
 // Judge is what the table does with p at hook.
-func (m *Machine) Judge(hook Hook, p Packet) Judgement { return Judgement{Verdict: Accept} }
+func (m *Machine) Judge(hook Hook, p Packet) Judgement { return m.judge(hook, &p, true) }
 
-// Verdict is Judge without Hits.
-func (m *Machine) Verdict(hook Hook, p Packet) Judgement { return Judgement{Verdict: Accept} }
+// Verdict is Judge without Hits; it allocates nothing.
+func (m *Machine) Verdict(hook Hook, p Packet) Judgement { return m.judge(hook, &p, false) }
+
+func (m *Machine) judge(hook Hook, p *Packet, hits bool) Judgement {
+	r := run{m: m, p: p, collect: hits}
+	r.out.Verdict = Accept
+	for _, base := range m.base[hook] {
+		if v := r.chain(base, 0); v == Drop || v == Reject {
+			r.out.Verdict = v
+			break
+		}
+	}
+	r.out.Mark = p.Mark
+	return r.out
+}
+
+// maxDepth is how deep the kernel lets jumps go (NFT_JUMP_STACK_SIZE).
+const maxDepth = 16
+
+// run is one packet on its way through a hook.
+type run struct {
+	m       *Machine
+	p       *Packet
+	collect bool
+	out     Judgement
+}
+
+// chain is how a chain ends for the packet: Accept, Drop, Reject, or Return for its
+// end. A goto's chain ends as this one would.
+func (r *run) chain(c *program, depth int) Verdict {
+	if c == nil || depth > maxDepth {
+		return Drop // the kernel refuses such a table
+	}
+	for i := range c.chain.Rules {
+		rule := &c.chain.Rules[i]
+		if !r.fits(rule.Match) {
+			continue
+		}
+		r.effects(rule)
+		v := rule.Verdict
+		switch {
+		case rule.Dispatch != nil:
+			if to := r.dispatch(rule.Dispatch); to != nil {
+				return r.chain(to, depth+1)
+			}
+			continue
+		case v == Continue:
+			continue
+		case v == Goto:
+			return r.chain(c.targets[i], depth+1)
+		case v == Jump:
+			if v = r.chain(c.targets[i], depth+1); v == Return {
+				continue
+			}
+			return v
+		case v != Return:
+			r.out.Rule, r.out.Chain = rule.Comment, c.chain.Name
+		}
+		return v
+	}
+	return Return
+}
+
+// effects are what a rule does beside its verdict.
+func (r *run) effects(rule *Rule) {
+	r.p.Mark = r.p.Mark&^rule.ClearMark | rule.SetMark
+	if rule.Track {
+		r.out.Untrack = true
+		r.p.State = StateUntracked
+	}
+	if r.collect && (rule.Count || rule.Log != nil) {
+		r.out.Hits = append(r.out.Hits, rule)
+	}
+}
+
+// dispatch finds the chain of the packet's interface; nil: it has none.
+func (r *run) dispatch(d *Dispatch) *program {
+	link := r.p.InLink
+	if d.Out {
+		link = r.p.OutLink
+	}
+	class, ok := r.m.value(d.Classes, link)
+	if !ok {
+		return nil
+	}
+	name, ok := r.m.value(d.Chains, class)
+	if !ok {
+		return nil
+	}
+	return r.m.chains[name]
+}
+
+// fits reports whether the packet fits every match.
+func (r *run) fits(match []Match) bool {
+	for i := range match {
+		got, known := r.match(&match[i])
+		if !known || got == match[i].Not {
+			return false
+		}
+	}
+	return true
+}
+
+// match reports whether the packet is what the match says, without its Not; known is
+// false if the packet has nothing that could be compared.
+func (r *run) match(x *Match) (is, known bool) {
+	p := r.p
+	switch x.Kind {
+	case MatchInLink:
+		return linkFits(x.Link, p.InLink), true
+	case MatchOutLink:
+		return linkFits(x.Link, p.OutLink), true
+	case MatchInLinkSet:
+		return r.m.hasElement(x.Set, Element{Link: p.InLink}), true
+	case MatchOutLinkSet:
+		return r.m.hasElement(x.Set, Element{Link: p.OutLink}), true
+	case MatchInSource:
+		return r.m.hasSource(x.Set, p.InLink, p.Src), true
+	case MatchSrcNet:
+		return x.Net.Contains(p.Src), true
+	case MatchDstNet:
+		return x.Net.Contains(p.Dst), true
+	case MatchSrcSet:
+		return r.m.hasAddr(x.Set, p.Src), true
+	case MatchDstSet:
+		return r.m.hasAddr(x.Set, p.Dst), true
+	case MatchProtocol:
+		return uint16(p.Protocol) == x.Low, true
+	case MatchState:
+		return p.State&x.Low != 0, true
+	case MatchFlow:
+		return false, true
+	case MatchDstLocal:
+		return p.DstLocal, true
+	case MatchMark:
+		return p.Mark&x.Mark != 0, true
+	}
+	return r.layer4(x)
+}
+
+// layer4 is match for what stands behind the IP header.
+func (r *run) layer4(x *Match) (is, known bool) {
+	p := r.p
+	switch x.Kind {
+	case MatchICMPType, MatchICMPCode, MatchICMPTypeCode:
+		if p.Protocol != icmpOf(p.Src) {
+			return false, false
+		}
+	default:
+		if !hasPorts(p.Protocol) {
+			return false, x.Kind == MatchSrcAddrPort || x.Kind == MatchDstAddrPort
+		}
+	}
+	switch x.Kind {
+	case MatchSrcPort:
+		return x.Low <= p.SrcPort && p.SrcPort <= x.High, true
+	case MatchDstPort:
+		return x.Low <= p.DstPort && p.DstPort <= x.High, true
+	case MatchSrcPortSet:
+		return r.m.hasPort(x.Set, p.SrcPort), true
+	case MatchDstPortSet:
+		return r.m.hasPort(x.Set, p.DstPort), true
+	case MatchSrcAddrPort:
+		return r.m.hasMember(x.Set, AddrPortMember(p.Src, p.Protocol, p.SrcPort)), true
+	case MatchDstAddrPort:
+		return r.m.hasMember(x.Set, AddrPortMember(p.Dst, p.Protocol, p.DstPort)), true
+	case MatchICMPType:
+		return x.Low <= uint16(p.ICMPType) && uint16(p.ICMPType) <= x.High, true
+	case MatchICMPCode:
+		return uint16(p.ICMPCode) == x.Low, true
+	case MatchICMPTypeCode:
+		return uint16(p.ICMPType) == x.Low && uint16(p.ICMPCode) == x.High, true
+	}
+	return false, false
+}
+
+func icmpOf(a netip.Addr) uint8 {
+	if a.Is4() {
+		return 1
+	}
+	return 58
+}
+
+// hasPorts reports whether a protocol has ports: TCP, UDP, SCTP, UDPLite.
+func hasPorts(proto uint8) bool { return proto == 6 || proto == 17 || proto == 132 || proto == 136 }
+
+// linkFits reports whether an interface has the name, or begins with it where the
+// name ends in a star.
+func linkFits(pattern, link string) bool {
+	if prefix, ok := strings.CutSuffix(pattern, "*"); ok {
+		return strings.HasPrefix(link, prefix)
+	}
+	return pattern == link
+}
