@@ -1,0 +1,246 @@
+package ct
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/weft-net/weft/internal/reconcile"
+)
+
+const (
+	// settle lets packets that were past the old rules get their entries, which the
+	// kernel makes on their way out.
+	settle = 10 * time.Millisecond
+	// judgeFlows is how many flows are judged in one go, under the owner's lock.
+	judgeFlows = 64
+	// mostEnded bounds the memory of a scan; the rest is for the next one.
+	mostEnded = 8192
+	// duty is the greatest part of the time for which a scan works: one in so many.
+	duty = 2
+	// rest is the least time without a scan, as a multiple of the time that the last
+	// one took.
+	rest = 4
+)
+
+// Conns is the connection table as an Ender sees it: Table, or a test's.
+type Conns interface {
+	Flows(ctx context.Context, filter Filter, each func(*Flow) bool) error
+	Delete(flows []Flow) (deleted int, err error)
+}
+
+// EnderOptions say how flows are judged and ended. Conns, Judge and Entomb must be
+// set. They are called by Run's goroutine.
+type EnderOptions struct {
+	Conns Conns
+	// Judge sets forbidden[i] for each of flows[i] that must end; see [Judge.Forbids].
+	// It is called with at most 64 flows, so that it may hold a lock over the filter.
+	Judge func(flows []Flow, forbidden []bool)
+	// Entomb makes the rules drop new flows of these tuples for a while. After an
+	// error their flows stay, and the scan is made again.
+	Entomb func(ctx context.Context, tuples []Tuple) error
+	// Interval is the least time between the beginnings of two scans. Default: 250 ms.
+	Interval time.Duration
+	// Log gets a line for each scan that ended flows. Default: nothing is logged.
+	Log *slog.Logger
+}
+
+// Ender ends the flows that policy came to forbid. Make one with NewEnder.
+type Ender struct {
+	opts EnderOptions
+	loop *reconcile.Loop
+
+	mu    sync.Mutex
+	state EnderState
+}
+
+// EnderState is what an Ender has done.
+type EnderState struct {
+	Scans, Flows, Ended uint64        // since New: scans, flows seen, flows ended
+	Last                time.Duration // that the last scan took
+	Err                 string        // of the last scan; empty: it was well
+}
+
+// NewEnder makes an Ender, which does nothing before Run.
+func NewEnder(o EnderOptions) *Ender {
+	if o.Interval <= 0 {
+		o.Interval = 250 * time.Millisecond
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	e := &Ender{opts: o}
+	e.loop = reconcile.New(e.pass, reconcile.Options{MinDelay: o.Interval, Health: e.health})
+	return e
+}
+
+// Kick tells that rules which may deny more than before are in the kernel. A scan
+// begins after it, at once if there was none of late; kicks before it begins are one.
+// It never blocks, and anybody may call it at any time.
+func (e *Ender) Kick() { e.loop.Kick() }
+
+// State is what e has done so far.
+func (e *Ender) State() EnderState {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.state
+}
+
+// Run scans when it is kicked, one scan at a time, until ctx ends, and returns the
+// cause of that. It begins with a scan, since nobody knows what the rules of an
+// earlier run let through: it must not begin before Judge knows all of today's.
+func (e *Ender) Run(ctx context.Context) error { return e.loop.Run(ctx) }
+
+func (e *Ender) health(err error) {
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	e.mu.Lock()
+	changed := text != e.state.Err
+	e.state.Err = text
+	e.mu.Unlock()
+	if changed && err != nil {
+		e.opts.Log.Warn("cannot end connections that policy forbids; trying again", "err", err)
+	} else if changed {
+		e.opts.Log.Info("ending connections that policy forbids works again")
+	}
+}
+
+// pass makes one scan, and rests after it, so that kicks meanwhile are one.
+func (e *Ender) pass(ctx context.Context, _ reconcile.Cause) error {
+	if !pause(ctx, settle) {
+		return context.Cause(ctx)
+	}
+	s := scan{Ender: e, ctx: ctx, began: time.Now()}
+	s.worked = s.began
+	err := s.run()
+	took := time.Since(s.began)
+
+	e.mu.Lock()
+	e.state.Scans++
+	e.state.Flows += s.seen
+	e.state.Ended += s.ended
+	e.state.Last = took
+	e.mu.Unlock()
+	if s.ended > 0 {
+		e.opts.Log.Info("connections that policy forbids ended", "count", s.ended, "of", s.seen, "took", took)
+	}
+	if s.full && err == nil {
+		e.Kick()
+	}
+	pause(ctx, max(e.opts.Interval-took-settle, rest*took))
+	return err
+}
+
+// pause waits, and reports whether ctx goes on.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// scan is one look at the table.
+type scan struct {
+	*Ender
+	ctx           context.Context
+	began, worked time.Time // worked: since when it has not slept
+	seen, ended   uint64
+	batch         []Flow // to judge
+	verdicts      [judgeFlows]bool
+	doomed        []Flow
+	related       []Flow // to be judged by their masters
+	full          bool   // doomed is; there may be more
+}
+
+func (s *scan) run() error {
+	err := s.opts.Conns.Flows(s.ctx, Filter{}, s.take)
+	if err == nil && !s.full {
+		s.judge()
+	}
+	s.addRelated()
+	if s.ctx.Err() != nil {
+		return context.Cause(s.ctx)
+	}
+	// What was found before an error ends all the same.
+	return errors.Join(err, s.end())
+}
+
+// take takes in a flow from the dump.
+func (s *scan) take(f *Flow) bool {
+	s.seen++
+	if f.Status&Expected != 0 {
+		s.related = append(s.related, *f)
+		return true
+	}
+	s.batch = append(s.batch, *f)
+	if len(s.batch) < judgeFlows {
+		return true
+	}
+	s.judge()
+	if busy := time.Since(s.worked); busy > time.Millisecond {
+		if !pause(s.ctx, (duty-1)*busy) {
+			return false
+		}
+		s.worked = time.Now()
+	}
+	s.full = len(s.doomed) >= mostEnded
+	return !s.full
+}
+
+func (s *scan) judge() {
+	verdicts := s.verdicts[:len(s.batch)]
+	clear(verdicts)
+	s.opts.Judge(s.batch, verdicts)
+	for i, forbidden := range verdicts {
+		if forbidden {
+			s.doomed = append(s.doomed, s.batch[i])
+		}
+	}
+	s.batch = s.batch[:0]
+}
+
+// addRelated dooms the flows that are there for the sake of doomed ones.
+func (s *scan) addRelated() {
+	if len(s.related) == 0 || len(s.doomed) == 0 {
+		return
+	}
+	masters := make(map[Tuple]bool, len(s.doomed))
+	for i := range s.doomed {
+		masters[s.doomed[i].Orig] = true
+	}
+	for i := range s.related {
+		if masters[s.related[i].Master] {
+			s.doomed = append(s.doomed, s.related[i])
+		}
+	}
+}
+
+// end puts up the tombstones of the doomed flows, and then deletes them.
+func (s *scan) end() error {
+	if len(s.doomed) == 0 {
+		return nil
+	}
+	tuples := make([]Tuple, 0, len(s.doomed))
+	for i := range s.doomed {
+		if t, ok := s.doomed[i].Tombstone(); ok {
+			tuples = append(tuples, t)
+		}
+	}
+	if len(tuples) > 0 {
+		if err := s.opts.Entomb(s.ctx, tuples); err != nil {
+			return fmt.Errorf("ct: entomb %d flows: %w", len(tuples), err)
+		}
+	}
+	n, err := s.opts.Conns.Delete(s.doomed)
+	s.ended = uint64(n)
+	return err
+}

@@ -1,0 +1,184 @@
+package ct
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// conns is a connection table without a kernel. It writes down what is asked of it.
+type conns struct {
+	flows []Flow
+	log   *[]string
+	slow  time.Duration // for each flow
+	err   error         // of the next list
+}
+
+func (c *conns) Flows(ctx context.Context, _ Filter, each func(*Flow) bool) error {
+	*c.log = append(*c.log, "scan")
+	if err := c.err; err != nil {
+		c.err = nil
+		return err
+	}
+	for _, f := range slices.Clone(c.flows) {
+		time.Sleep(c.slow)
+		if !each(&f) {
+			break
+		}
+	}
+	return ctx.Err()
+}
+
+func (c *conns) Delete(flows []Flow) (int, error) {
+	n := len(c.flows)
+	for _, f := range flows {
+		c.flows = slices.DeleteFunc(c.flows, func(o Flow) bool { return o.ID == f.ID })
+		*c.log = append(*c.log, fmt.Sprint("delete ", f.ID))
+	}
+	return n - len(c.flows), nil
+}
+
+// flow is a TCP flow to that port, which its ID says too.
+func flow(port uint16) Flow {
+	orig := Tuple{Src: netip.MustParseAddr("10.0.0.1"), Dst: netip.MustParseAddr("10.0.0.2"), Protocol: 6, SrcPort: 40000, DstPort: port}
+	return Flow{Orig: orig, Reply: reversed(orig), ID: uint32(port), Status: SeenReply | Assured | Confirmed}
+}
+
+// ender runs an Ender in a bubble over the flows. Ports from 1000 on are forbidden.
+func ender(t *testing.T, c *conns, script func(*Ender, *[]string, *error)) []string {
+	t.Helper()
+	var log []string
+	c.log = &log
+	synctest.Test(t, func(t *testing.T) {
+		var entomb error
+		e := NewEnder(EnderOptions{
+			Conns: c,
+			Judge: func(flows []Flow, forbidden []bool) {
+				for i := range flows {
+					forbidden[i] = flows[i].Orig.DstPort >= 1000
+				}
+			},
+			Entomb: func(_ context.Context, tuples []Tuple) error {
+				for _, tuple := range tuples {
+					log = append(log, fmt.Sprint("entomb ", tuple.SrcPort))
+				}
+				return entomb
+			},
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { _ = e.Run(ctx); close(done) }()
+		time.Sleep(20 * time.Millisecond) // the scan of the beginning
+		script(e, &log, &entomb)
+		cancel()
+		<-done
+	})
+	return log
+}
+
+func TestEnderEndsTheForbidden(t *testing.T) {
+	t.Parallel()
+	child, orphan := flow(20), flow(21)
+	child.Status, child.Master = child.Status|Expected, flow(1001).Orig
+	orphan.Status, orphan.Master = orphan.Status|Expected, flow(1).Orig
+	ping := flow(3000)
+	ping.Orig.Protocol, ping.Reply.Protocol = 1, 1
+	c := &conns{flows: []Flow{child, flow(1), flow(1001), flow(2), flow(1002), orphan, ping}}
+	got := strings.Join(ender(t, c, func(*Ender, *[]string, *error) {}), ", ")
+	want := "scan, entomb 1001, entomb 1002, entomb 20, delete 1001, delete 1002, delete 3000, delete 20"
+	if got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	if len(c.flows) != 3 {
+		t.Errorf("left are %v, want the allowed two and what is related to one of them", c.flows)
+	}
+}
+
+func TestEnderScansSeldom(t *testing.T) {
+	t.Parallel()
+	c := &conns{flows: []Flow{flow(1)}}
+	ender(t, c, func(e *Ender, log *[]string, _ *error) {
+		for range 1000 { // two seconds of changes
+			e.Kick()
+			time.Sleep(2 * time.Millisecond)
+		}
+		if n := len(*log); n < 7 || n > 9 {
+			t.Errorf("%d scans in 2.02 s of kicks, want one each 250 ms", n)
+		}
+		time.Sleep(time.Hour)
+		n := len(*log)
+		e.Kick()
+		time.Sleep(15 * time.Millisecond)
+		if len(*log) != n+1 {
+			t.Errorf("%d scans in an hour without a kick and 15 ms after one, want 1 at once", len(*log)-n)
+		}
+	})
+}
+
+// TestEnderWorksLittle: however long scans take, they take a tenth of a core.
+func TestEnderWorksLittle(t *testing.T) {
+	t.Parallel()
+	c := &conns{slow: 10 * time.Microsecond}
+	for range 10000 {
+		c.flows = append(c.flows, flow(1))
+	}
+	ender(t, c, func(e *Ender, log *[]string, _ *error) {
+		for range 10000 {
+			e.Kick()
+			time.Sleep(time.Millisecond)
+		}
+		work := time.Duration(len(*log)) * 100 * time.Millisecond
+		if work < time.Second/2 || work > 12*time.Second/10 {
+			t.Errorf("%v of work in 10 s of kicks, want about a second", work)
+		}
+	})
+}
+
+func TestEnderKeepsMemory(t *testing.T) {
+	t.Parallel()
+	c := &conns{}
+	for port := range mostEnded*2 + 100 {
+		c.flows = append(c.flows, flow(uint16(1000+port)))
+	}
+	ender(t, c, func(e *Ender, _ *[]string, _ *error) {
+		time.Sleep(time.Second)
+		if s := e.State(); len(c.flows) > 0 || s.Scans != 3 || s.Ended != mostEnded*2+100 {
+			t.Errorf("after one kick %d flows are left, and %+v; want none, in 3 scans", len(c.flows), s)
+		}
+	})
+}
+
+// TestEnderFailures: what fails is tried again, and no flow goes without its
+// tombstone.
+func TestEnderFailures(t *testing.T) {
+	t.Parallel()
+	c := &conns{flows: []Flow{flow(1)}}
+	ender(t, c, func(e *Ender, log *[]string, entomb *error) {
+		time.Sleep(time.Second)
+		c.flows = append(c.flows, flow(1001))
+		*entomb = errors.New("no room")
+		e.Kick()
+		time.Sleep(400 * time.Millisecond)
+		if e.State().Err == "" || len(c.flows) != 2 {
+			t.Errorf("a set that refuses: %+v, flows %v", e.State(), c.flows)
+		}
+		*entomb = nil
+		time.Sleep(2 * time.Second)
+		if e.State().Err != "" || len(c.flows) != 1 {
+			t.Errorf("the set takes tuples again: %+v, flows %v", e.State(), c.flows)
+		}
+		c.err = errors.New("lost")
+		c.flows = append(c.flows, flow(1001))
+		e.Kick()
+		time.Sleep(5 * time.Second)
+		if e.State().Err != "" || len(c.flows) != 1 {
+			t.Errorf("a list failed once: %+v, flows %v, log %v", e.State(), c.flows, *log)
+		}
+	})
+}
