@@ -159,7 +159,7 @@ func (g *ground) startAgent() cost {
 	g.agent = g.start("node", "node", "run")
 	for end := began.Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		var s agent.Status
-		err := run.Fetch(g.b.Context(), g.status(), &s)
+		err := run.Fetch(g.b.Context(), g.status(), "status", &s)
 		if err == nil && s.PID == g.agent.Process.Pid && s.Ready && s.Kernel.Links == g.w.Local {
 			break
 		}

@@ -16,8 +16,14 @@ const (
 	// MaxOps is the largest number of operations of one Commit: what etcd takes
 	// in one transaction unless it is told otherwise.
 	MaxOps = 128
-	// pageEntries is the number of entries read at once.
-	pageEntries = 500
+	// pageEntries is the number of entries that are read at once before anything
+	// is known of their size; then it is pageBytes of them, but at most maxPageEntries.
+	pageEntries    = 500
+	maxPageEntries = 10_000
+	pageBytes      = 2 << 20
+	// batchEntries is the number of objects in one batch of a snapshot: little
+	// garbage at a time.
+	batchEntries = 500
 )
 
 // Store implements store.Store over a DB. It is safe for concurrent use.

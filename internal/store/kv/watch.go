@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	v3 "github.com/weft-net/weft/api/v3"
 	"github.com/weft-net/weft/internal/model"
 )
 
@@ -67,8 +68,9 @@ type follower struct {
 	spans []span // where the kinds are, in key order
 	yield func(model.Batch, error) bool
 
-	stopped bool // the consumer wants no more
-	synced  bool // the running attempt has completed its snapshot
+	forms   *forms // while a snapshot is read
+	stopped bool   // the consumer wants no more
+	synced  bool   // the running attempt has completed its snapshot
 }
 
 func (s *Store) newFollower(kinds []model.Kind, yield func(model.Batch, error) bool) (*follower, error) {
@@ -124,19 +126,23 @@ func (f *follower) send(b model.Batch) bool {
 func (f *follower) snapshot(ctx context.Context) (int64, error) {
 	var rev int64
 	held := model.Batch{Reset: true}
-	for page, err := range f.s.pages(ctx, f.spans, &rev) {
+	f.forms = &forms{}
+	defer func() { f.forms = nil }()
+	for page, err := range ahead(ctx, func(ctx context.Context) iter.Seq2[[]Entry, error] { return f.s.pages(ctx, f.spans, &rev) }) {
 		if err != nil {
 			return 0, err
 		}
-		if n := len(held.Puts) + len(held.Invalids); n > 0 && n+len(page) > pageEntries {
-			if !f.send(held) {
-				return 0, nil
+		for chunk := range slices.Chunk(page, batchEntries) {
+			if n := len(held.Puts) + len(held.Invalids); n > 0 && n+len(chunk) > batchEntries {
+				if !f.send(held) {
+					return 0, nil
+				}
+				held = model.Batch{Puts: make([]model.Value, 0, batchEntries)}
 			}
-			held = model.Batch{}
-		}
-		for _, e := range page {
-			if k, ok := f.wants(e.Key); ok {
-				f.put(&held, k, e.Value, e.Rev)
+			for _, e := range chunk {
+				if k, ok := f.wants(e.Key); ok {
+					f.put(&held, k, e.Value, e.Rev)
+				}
 			}
 		}
 	}
@@ -153,6 +159,13 @@ func (f *follower) wants(key string) (model.Key, bool) {
 
 // put adds what is stored of k to b: parsed, or as invalid.
 func (f *follower) put(b *model.Batch, k model.Key, value []byte, rev int64) {
+	quick := f.forms != nil && k.Kind == model.KindWorkloadEndpoint
+	if quick {
+		if ep, ok := f.forms.endpoint(k, value); ok {
+			b.Puts = append(b.Puts, ep)
+			return
+		}
+	}
 	o, err := decode(k, value, rev)
 	if err != nil {
 		b.Invalids = append(b.Invalids, model.Invalid{Key: k, Err: errors.Unwrap(err)})
@@ -164,6 +177,9 @@ func (f *follower) put(b *model.Batch, k model.Key, value []byte, rev int64) {
 		b.Invalids = append(b.Invalids, model.Invalid{Key: k, Err: oneLine(err), Strict: model.Strict(o.Object)})
 	case v != nil:
 		b.Puts = append(b.Puts, v)
+		if ep, ok := v.(model.Endpoint); ok && quick {
+			f.forms.learn(o.Object.(*v3.WorkloadEndpoint), ep)
+		}
 	}
 }
 
@@ -209,8 +225,9 @@ func (f *follower) add(b *model.Batch, c Change) {
 func (s *Store) pages(ctx context.Context, spans []span, rev *int64) iter.Seq2[[]Entry, error] {
 	return func(yield func([]Entry, error) bool) {
 		for _, sp := range spans {
+			limit := pageEntries
 			for from, more := sp.from, true; more; {
-				page, err := s.db.Range(ctx, from, sp.to, pageEntries, *rev)
+				page, err := s.db.Range(ctx, from, sp.to, limit, *rev)
 				if err != nil {
 					yield(nil, err)
 					return
@@ -223,7 +240,52 @@ func (s *Store) pages(ctx context.Context, spans []span, rev *int64) iter.Seq2[[
 				}
 				if more = page.More; more {
 					from = page.Entries[len(page.Entries)-1].Key + "\x00"
+					limit = nextLimit(page.Entries)
 				}
+			}
+		}
+	}
+}
+
+// nextLimit is the number of entries to read at once after page, by their size.
+// etcd walks over all keys from the first one asked for to the last one of the
+// span to answer any request, so few and large ones cost it less.
+func nextLimit(page []Entry) int {
+	size := 1
+	for _, e := range page {
+		size += len(e.Key) + len(e.Value)
+	}
+	return min(max(pageBytes*len(page)/size, 1), maxPageEntries)
+}
+
+// ahead runs pages in a goroutine that is one page ahead of the consumer, so that
+// the DB and its reader work at the same time.
+func ahead(ctx context.Context, pages func(context.Context) iter.Seq2[[]Entry, error]) iter.Seq2[[]Entry, error] {
+	type item struct {
+		page []Entry
+		err  error
+	}
+	return func(yield func([]Entry, error) bool) {
+		ctx, cancel := context.WithCancel(ctx)
+		items := make(chan item)
+		go func() {
+			defer close(items)
+			for page, err := range pages(ctx) {
+				select {
+				case items <- item{page, err}:
+				case <-ctx.Done():
+					return
+				}
+			}
+		}()
+		defer func() {
+			cancel()
+			for range items { // until it has ended
+			}
+		}()
+		for i := range items {
+			if !yield(i.page, i.err) {
+				return
 			}
 		}
 	}
