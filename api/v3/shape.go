@@ -20,13 +20,19 @@ type shaper struct {
 	errs   []error
 }
 
+// full reports whether enough is known to be wrong.
+func (s *shaper) full() bool { return len(s.errs) >= maxErrors }
+
 func (s *shaper) fail(path string, value any, reason string) {
+	if s.full() {
+		return
+	}
 	s.errs = append(s.errs, &FieldError{Object: s.object, Field: path, Value: valueText(value), Reason: reason})
 }
 
 // shape returns v with field names in the case of t and with text where t is text.
 func (s *shaper) shape(v any, t reflect.Type, path string) any {
-	if v == nil {
+	if v == nil || s.full() {
 		return nil
 	}
 	if t.Kind() == reflect.Pointer {
@@ -267,6 +273,10 @@ func valueText(v any) string {
 	case map[string]any, []any:
 		return describe(v)
 	case string:
+		const most = 100 // bytes; an error is one line
+		if len(v) > most {
+			return fmt.Sprintf("%q… (%d bytes)", v[:most/2], len(v))
+		}
 		return strconv.Quote(v)
 	default:
 		return fmt.Sprint(v)

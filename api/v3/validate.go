@@ -12,9 +12,12 @@ import (
 	"github.com/weft-net/weft/internal/selector"
 )
 
+// maxErrors is how many things that are wrong are told of one object.
+const maxErrors = 50
+
 // Validate checks o by the rules of its kind, after [Default]. The error joins one
-// [FieldError] for each thing that is wrong. What needs other objects to decide
-// (overlapping pools, missing filters) is not checked here.
+// [FieldError] for each thing that is wrong, 50 at most. What needs other objects to
+// decide (overlapping pools, missing filters, [CheckTier]) is not checked here.
 func Validate(o Object) error {
 	c := checker{object: Describe(o)}
 	c.metadata(o)
@@ -46,8 +49,25 @@ func Validate(o Object) error {
 		c.bgpPeer(&o.Spec)
 	case *FelixConfiguration:
 		c.felix(o)
+	case *NetworkSet:
+		c.networkSet(o.Labels, &o.Spec)
+	case *GlobalNetworkSet:
+		c.networkSet(o.Labels, &o.Spec)
+	case *HostEndpoint:
+		c.hostEndpoint(&o.Spec)
+	case *StagedKubernetesNetworkPolicy:
+		c.stagedKubernetesPolicy(&o.Spec)
+	case *KubernetesNetworkPolicy:
+		c.kubernetesPolicy(&o.Spec)
+	case *KubernetesClusterNetworkPolicy:
+		c.clusterPolicy(&o.Spec)
+	case *KubernetesEndpointSlice:
+		c.endpointSlice(o)
 	}
-	return errors.Join(c.errs...)
+	if p, ok := policyOf(o); ok {
+		c.policy(o, p)
+	}
+	return c.result()
 }
 
 // ValidateUpdate checks what may not change from one version of an object to the
@@ -63,7 +83,7 @@ func ValidateUpdate(before, after Object) error {
 			c.fail("spec.blockSize", a.Spec.BlockSize, fmt.Sprintf("must stay %d: delete the pool and make another", b.Spec.BlockSize))
 		}
 	}
-	return errors.Join(c.errs...)
+	return c.result()
 }
 
 // CheckWritable reports whether a user may write o: some objects are the system's.
@@ -76,8 +96,12 @@ func CheckWritable(o Object) error {
 		if o.Name == DefaultAllowProfile {
 			c.fail("", nil, "read-only: the profile is built in")
 		}
+	case *NetworkPolicy:
+		if strings.HasPrefix(o.Name, "knp.default.") {
+			c.fail("", nil, "read-only: it is that of a NetworkPolicy of Kubernetes, which is changed there")
+		}
 	}
-	return errors.Join(c.errs...)
+	return c.result()
 }
 
 // DefaultAllowProfile is the built-in profile that allows everything.
@@ -85,12 +109,25 @@ const DefaultAllowProfile = "projectcalico-default-allow"
 
 // checker collects what is wrong with one object.
 type checker struct {
-	object string
-	errs   []error
+	object  string
+	errs    []error // at most maxErrors
+	further int     // errors beyond those
 }
 
 func (c *checker) fail(field string, value any, reason string) {
+	if len(c.errs) == maxErrors {
+		c.further++
+		return
+	}
 	c.errs = append(c.errs, &FieldError{Object: c.object, Field: field, Value: valueText(value), Reason: reason})
+}
+
+// result is what was wrong, joined.
+func (c *checker) result() error {
+	if c.further > 0 {
+		c.errs = append(c.errs, &FieldError{Object: c.object, Reason: fmt.Sprintf("has %d more such errors", c.further)})
+	}
+	return errors.Join(c.errs...)
 }
 
 func index(field string, i int) string { return fmt.Sprintf("%s[%d]", field, i) }
@@ -116,17 +153,33 @@ func (c *checker) metadata(o Object) {
 		c.fail("metadata.namespace", m.Namespace, "must be empty: the kind has no namespaces")
 	}
 	c.labels("metadata.labels", m.Labels)
-	for _, key := range slices.Sorted(maps.Keys(m.Annotations)) {
-		c.qualifiedName("metadata.annotations", key)
+	c.annotations("metadata.annotations", m.Annotations)
+}
+
+// annotations checks keys, in any case, and the size of all together.
+func (c *checker) annotations(field string, annotations map[string]string) {
+	const most = 256 << 10
+	size := 0
+	for _, key := range slices.Sorted(maps.Keys(annotations)) {
+		c.qualifiedName(field, strings.ToLower(key))
+		size += len(key) + len(annotations[key])
+	}
+	if size > most {
+		c.fail(field, nil, fmt.Sprintf("have %d bytes: must be at most %d", size, most))
 	}
 }
 
 func (c *checker) labels(field string, labels map[string]string) {
 	for _, key := range slices.Sorted(maps.Keys(labels)) {
 		c.qualifiedName(field, key)
-		if value := labels[key]; value != "" && (len(value) > 63 || !isLabelText(value)) {
-			c.fail(field+"["+key+"]", value, "must be at most 63 letters, digits, '-', '_' and '.', with a letter or digit at both ends")
-		}
+		c.labelValue(field+"["+key+"]", labels[key])
+	}
+}
+
+// labelValue checks the value of a label; empty is allowed.
+func (c *checker) labelValue(field, value string) {
+	if value != "" && (len(value) > 63 || !isLabelText(value)) {
+		c.fail(field, value, "must be at most 63 letters, digits, '-', '_' and '.', with a letter or digit at both ends")
 	}
 }
 
@@ -136,8 +189,8 @@ func (c *checker) qualifiedName(field, key string) {
 	if !qualified {
 		domain, name = "", key
 	}
-	if name == "" || len(name) > 63 || !isLabelText(name) || qualified && !isDNSSubdomain(strings.ToLower(domain)) {
-		c.fail(field, key, `must be "name" or "domain/name", the name 1 to 63 letters, digits, '-', '_' and '.', with a letter or digit at both ends`)
+	if name == "" || len(name) > 63 || !isLabelText(name) || qualified && !isDNSSubdomain(domain) {
+		c.fail(field, key, `must be "name" or "domain/name", the domain in lower case, the name 1 to 63 letters, digits, '-', '_' and '.', with a letter or digit at both ends`)
 	}
 }
 

@@ -2,7 +2,6 @@ package v3
 
 import (
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -35,7 +34,8 @@ func (c *checker) profile(s *ProfileSpec) {
 
 // rule checks what holds in every kind of object that has rules. What only policies
 // must keep (known actions, protocols that fit the IP version, the place of global())
-// is not checked: in profiles Calico takes it, and the datastore may hold it.
+// is not checked: in profiles Calico takes it, and the datastore may hold it. See
+// policyRule.
 func (c *checker) rule(field string, r *Rule) {
 	c.protocol(field+".protocol", r.Protocol)
 	c.protocol(field+".notProtocol", r.NotProtocol)
@@ -48,9 +48,7 @@ func (c *checker) rule(field string, r *Rule) {
 		c.http(field+".http", r.HTTP)
 	}
 	if r.Metadata != nil {
-		for _, key := range slices.Sorted(maps.Keys(r.Metadata.Annotations)) {
-			c.qualifiedName(field+".metadata.annotations", key)
-		}
+		c.annotations(field+".metadata.annotations", r.Metadata.Annotations)
 	}
 }
 
