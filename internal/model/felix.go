@@ -1,9 +1,12 @@
 package model
 
 import (
+	"fmt"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	v3 "github.com/weft-net/weft/api/v3"
 )
@@ -34,7 +37,114 @@ func parseFelixConfig(o *v3.FelixConfiguration) (Value, error) {
 	c.NodeSelector = try(&e, sel, "spec.nodeSelector", s.NodeSelector)
 	c.DeviceRouteSource = try(&e, addr, "spec.deviceRouteSourceAddress", s.DeviceRouteSourceAddress)
 	c.DeviceRouteSourceV6 = try(&e, addr, "spec.deviceRouteSourceAddressIPv6", s.DeviceRouteSourceAddressIPv6)
+	c.Filter = parseFilter(&e, &s)
 	return c, e.err
+}
+
+// parseFilter reads what s says about the packet filter.
+func parseFilter(e *first, s *v3.FelixConfigurationSpec) FilterConfig {
+	f := FilterConfig{
+		ToHost:      try(e, toHost, "spec.defaultEndpointToHostAction", s.DefaultEndpointToHostAction),
+		FailsafeIn:  failsafes(e, "spec.failsafeInboundHostPorts", s.FailsafeInboundHostPorts),
+		FailsafeOut: failsafes(e, "spec.failsafeOutboundHostPorts", s.FailsafeOutboundHostPorts),
+		KeepInvalid: s.DisableConntrackInvalidCheck,
+		AllowVXLAN:  s.AllowVXLANPacketsFromWorkloads, AllowIPIP: s.AllowIPIPPacketsFromWorkloads,
+		Append:       isWord(e, "spec.chainInsertMode", s.ChainInsertMode, "Append", "Insert"),
+		FilterReturn: isWord(e, "spec.nftablesFilterAllowAction", s.NftablesFilterAllowAction, "Return", "Accept"),
+		MangleReturn: isWord(e, "spec.nftablesMangleAllowAction", s.NftablesMangleAllowAction, "Return", "Accept"),
+		Reject:       isWord(e, "spec.nftablesFilterDenyAction", s.NftablesFilterDenyAction, "Reject", "Drop"),
+		SpoofAny:     isWord(e, "spec.workloadSourceSpoofing", s.WorkloadSourceSpoofing, "Any", "Disabled"),
+		LogRate:      try(e, logRate, "spec.logActionRateLimit", s.LogActionRateLimit),
+		IPv6:         s.IPv6Support, MaxSetSize: s.MaxIpsetSize,
+	}
+	if s.LogPrefix != "" {
+		f.LogPrefix = &s.LogPrefix
+	}
+	if n := s.LogActionRateLimitBurst; n != nil {
+		f.LogBurst = number[uint32](e, "spec.logActionRateLimitBurst", *n, 9999)
+	}
+	if n := s.VXLANPort; n != nil {
+		f.VXLANPort = number[uint16](e, "spec.vxlanPort", *n, 65535)
+	}
+	if s.NftablesRefreshInterval != nil {
+		f.Refresh = &s.NftablesRefreshInterval.Duration
+	}
+	return f
+}
+
+func toHost(field, text string) (*Action, error) {
+	var a Action
+	switch strings.ToLower(text) {
+	case "":
+		return nil, nil
+	case "drop":
+		a = Deny
+	case "accept":
+		a = Allow
+	case "return":
+		a = Pass
+	default:
+		return nil, fmt.Errorf("%s: %q: must be Drop, Accept or Return", field, text)
+	}
+	return &a, nil
+}
+
+// isWord reports whether text is yes rather than no, in any case; nil: it is empty.
+func isWord(e *first, field, text, yes, no string) *bool {
+	is := strings.EqualFold(text, yes)
+	switch {
+	case text == "":
+		return nil
+	case !is && !strings.EqualFold(text, no):
+		e.fail("%s: %q: must be %s or %s", field, text, yes, no)
+	}
+	return &is
+}
+
+func number[T uint16 | uint32](e *first, field string, n, most int) *T {
+	if n < 0 || n > most {
+		e.fail("%s: %d: must be 0 to %d", field, n, most)
+	}
+	out := T(n)
+	return &out
+}
+
+// logRate reads "10/minute"; empty is nil.
+func logRate(field, text string) (*LogRate, error) {
+	if text == "" {
+		return nil, nil
+	}
+	count, unit, _ := strings.Cut(text, "/")
+	per := map[string]time.Duration{
+		"second": time.Second, "minute": time.Minute, "hour": time.Hour, "day": 24 * time.Hour,
+	}[unit]
+	n, err := strconv.ParseUint(count, 10, 32)
+	if err != nil || n == 0 || per == 0 {
+		return nil, fmt.Errorf("%s: %q: must be N/second, N/minute, N/hour or N/day", field, text)
+	}
+	return &LogRate{Packets: uint32(n), Per: per}, nil
+}
+
+// failsafes reads the ports that stay open; nil stays nil, and empty empty.
+func failsafes(e *first, field string, ports []v3.ProtoPort) []Failsafe {
+	if ports == nil {
+		return nil
+	}
+	out := make([]Failsafe, len(ports))
+	for i, p := range ports {
+		f := Failsafe{Protocol: protocolTCP, Port: p.Port}
+		if p.Protocol != "" {
+			if f.Protocol = protocolNumber(v3.Protocol{Name: p.Protocol}); f.Protocol == 0 {
+				e.fail("%s.protocol: %q: must be tcp, udp or sctp", at(field, i), p.Protocol)
+			}
+		}
+		f.Net = try(e, nodeAddr, at(field, i)+".net", p.Net)
+		if f.Net.IsValid() {
+			f.Net = f.Net.Masked()
+		}
+		out[i] = f
+	}
+	return out
 }
 
 // unbuilt names the fields of s that somebody set and that weft keeps but does
@@ -60,6 +170,12 @@ func honoured(field string) bool {
 	case "nodeSelector", "interfacePrefix", "deviceRouteProtocol", "deviceRouteSourceAddress",
 		"deviceRouteSourceAddressIPv6", "removeExternalRoutes", "goGCThreshold", "goMaxProcs", "goMemoryLimitMB",
 		"ipv4NormalRoutePriority", "ipv6NormalRoutePriority", "routeRefreshInterval", "logSeverityScreen":
+		return true
+	case "defaultEndpointToHostAction", "failsafeInboundHostPorts", "failsafeOutboundHostPorts",
+		"disableConntrackInvalidCheck", "allowVXLANPacketsFromWorkloads", "allowIPIPPacketsFromWorkloads", "vxlanPort",
+		"chainInsertMode", "nftablesFilterAllowAction", "nftablesFilterDenyAction", "nftablesMangleAllowAction",
+		"workloadSourceSpoofing", "logPrefix", "logActionRateLimit", "logActionRateLimitBurst",
+		"nftablesRefreshInterval", "ipv6Support", "maxIpsetSize", "deniedConnections", "logDefaultDeny":
 		return true
 	case "usageReportingEnabled", "usageReportingInitialDelay", "usageReportingInterval":
 		// Absent by design: weft never reports usage, whatever is set.

@@ -139,11 +139,79 @@ type FelixConfig struct {
 	MaxProcs            *int           // nil or -1: all
 	MemoryLimitMB       *int           // nil or -1: none
 	LogSeverity         string         // Debug, Info, Warning, Error, Fatal or None; empty: not set
+	Filter              FilterConfig
 	Unbuilt             []string
 }
 
 // Key implements [Value].
 func (c FelixConfig) Key() Key { return Key{Kind: KindFelixConfiguration, Name: c.Name} }
+
+// FilterConfig is what a FelixConfig says about the packet filter. Pointers and
+// lists are nil where it says nothing; an empty list is a list.
+type FilterConfig struct {
+	// ToHost is what becomes of packets from a workload to its own host, after its
+	// egress policy: Deny, Allow, or Pass: what others' rules and host endpoints say.
+	ToHost                  *Action        // nil: Deny
+	FailsafeIn, FailsafeOut []Failsafe     // nil: DefaultFailsafeIn, DefaultFailsafeOut
+	KeepInvalid             *bool          // packets that connection tracking calls invalid go on; nil: false
+	AllowVXLAN, AllowIPIP   *bool          // workloads may encapsulate packets themselves; nil: false
+	VXLANPort               *uint16        // nil: DefaultVXLANPort
+	Append                  *bool          // our chains are asked after, not before, those of others; nil: false
+	FilterReturn            *bool          // what is allowed is left to others' rules, not accepted; nil: false
+	MangleReturn            *bool          // the same for policy before destination NAT; nil: false
+	Reject                  *bool          // what is denied is answered, not dropped; nil: false
+	SpoofAny                *bool          // workloads may ask for other source prefixes; nil: false
+	LogPrefix               *string        // nil: DefaultLogPrefix
+	LogRate                 *LogRate       // of Log rules; nil: no limit
+	LogBurst                *uint32        // packets beyond LogRate at once; nil: DefaultLogBurst
+	Refresh                 *time.Duration // between readings of the tables; nil: DefaultFilterRefresh; 0: never
+	IPv6                    *bool          // nil: true
+	MaxSetSize              *int           // members of a set; nil: DefaultMaxSetSize
+	KeepDenied              *bool          // connections that a new rule forbids live on; nil: false
+	LogDenied               *bool          // what is denied by default is logged; nil: false
+}
+
+// What holds where no FelixConfig says anything.
+const (
+	DefaultVXLANPort     = 4789
+	DefaultLogPrefix     = "calico-packet"
+	DefaultLogBurst      = 5 // packets
+	DefaultFilterRefresh = 90 * time.Second
+	DefaultMaxSetSize    = 1 << 20
+)
+
+// LogRate is the most packets that are logged in a time.
+type LogRate struct {
+	Packets uint32
+	Per     time.Duration // a second, a minute, an hour or a day
+}
+
+// Failsafe is traffic of the host itself that no policy closes.
+type Failsafe struct {
+	Protocol uint8        // IP protocol number
+	Port     uint16       // local where packets come in, remote where they go out
+	Net      netip.Prefix // of the other end; the zero Prefix: any
+}
+
+// DefaultFailsafeIn is what may always come in: SSH, DHCP, BGP, etcd, Typha and the
+// API server.
+func DefaultFailsafeIn() []Failsafe {
+	return append([]Failsafe{{Protocol: protocolTCP, Port: 22}, {Protocol: protocolUDP, Port: 68}}, failsafeTCP()...)
+}
+
+// DefaultFailsafeOut is what may always go out: DNS, DHCP, BGP, etcd, Typha and the
+// API server.
+func DefaultFailsafeOut() []Failsafe {
+	return append([]Failsafe{{Protocol: protocolUDP, Port: 53}, {Protocol: protocolUDP, Port: 67}}, failsafeTCP()...)
+}
+
+func failsafeTCP() []Failsafe {
+	var out []Failsafe
+	for _, port := range []uint16{179, 2379, 2380, 5473, 6443, 6666, 6667} {
+		out = append(out, Failsafe{Protocol: protocolTCP, Port: port})
+	}
+	return out
+}
 
 // Cluster is the ClusterInformation named default.
 type Cluster struct {
