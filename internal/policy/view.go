@@ -17,6 +17,8 @@ type View struct {
 	tiers    []TierList // all policies of each tier, whomever they select
 	subjects []Subject  // sorted by key
 	holders  []Holder   // sorted by key
+	slices   []model.EndpointSlice
+	set      func(node string) Settings // nil: from world
 }
 
 // Holder is who has addresses that a rule's selector may find: a workload endpoint, a
@@ -57,6 +59,8 @@ func NewView(w model.World) *View {
 			v.holders = append(v.holders, Holder{k, labels, single(o.Addrs), o.Ports})
 		case model.NetworkSet:
 			v.holders = append(v.holders, Holder{k, EffectiveLabels(o.Labels, v.profiles(o.Profiles)), o.Nets, nil})
+		case model.EndpointSlice:
+			v.slices = append(v.slices, o)
 		}
 	}
 	for _, l := range lists {
@@ -116,19 +120,27 @@ func (v *View) Holder(k model.Key) (Holder, bool) {
 // Tiers are the policies that s meets in that direction and stage, in order of
 // evaluation. Profiles come after them in the stage Normal only.
 func (v *View) Tiers(s Subject, d Direction, st Stage) []TierList {
-	var out []TierList
-	for _, l := range v.tiers {
-		mine := TierList{Tier: l.Tier}
-		for _, p := range l.Policies {
-			if Applies(p, d, st) && p.Selector.Matches(s.Labels) {
-				mine.Policies = append(mine.Policies, p)
-			}
-		}
-		if len(mine.Policies) > 0 {
-			out = append(out, mine)
-		}
-	}
+	out, _ := v.tiersWith(s, d, st, nil)
 	return out
+}
+
+// With is v with settings of nodes other than those of the configurations in its world.
+func (v *View) With(settings func(node string) Settings) *View {
+	out := *v
+	out.set = settings
+	return &out
+}
+
+// Settings are those of a node.
+func (v *View) Settings(node string) Settings {
+	if v.set != nil {
+		return v.set(node)
+	}
+	n, ok := v.world[model.Node{Name: node}.Key()].(model.Node)
+	if !ok {
+		n.Name = node
+	}
+	return SettingsFor(n, maps.Values(v.world))
 }
 
 // HostEndpointOf is the host endpoint of an interface of a node that has those
