@@ -2,6 +2,8 @@ package v3
 
 import (
 	"encoding/json"
+	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -120,9 +122,22 @@ func TestValuesRoundTrip(t *testing.T) {
 		`port 80`: `80`, `port "80"`: `80`, `port "80:80"`: `80`, `port "1:65535"`: `"1:65535"`, `port "http"`: `"http"`, `port 0`: `0`,
 		`port 65536`: `error`, `port "2:1"`: `error`, `port ""`: `error`, `port "a b"`: `error`, `port "1:2:3"`: `error`, `port -1`: `error`, `port 1.5`: `error`,
 		`protocol "TCP"`: `"TCP"`, `protocol 6`: `6`, `protocol "6"`: `6`, `protocol 256`: `error`, `protocol "256"`: `error`, `protocol -1`: `error`, `protocol {}`: `error`,
+		`rate "10/second"`: `10 in 1s`, `rate "1/minute"`: `1 in 1m0s`, `rate "9999/hour"`: `9999 in 1h0m0s`, `rate "5/day"`: `5 in 24h0m0s`,
+		`rate "0/day"`: `error`, `rate "10000/day"`: `error`, `rate "01/day"`: `error`, `rate "+1/day"`: `error`, `rate "5/week"`: `error`, `rate "5"`: `error`, `rate ""`: `error`, `rate "/day"`: `error`,
 		`dscp 46`: `46`, `dscp "AF11"`: `"AF11"`, `dscp 64`: `error`,
 	} {
 		kind, text, _ := strings.Cut(in, " ")
+		if kind == "rate" {
+			text, _ := strconv.Unquote(text)
+			got := "error"
+			if n, per, err := ParseRate(text); err == nil {
+				got = fmt.Sprintf("%d in %v", n, per)
+			}
+			if got != want {
+				t.Errorf("%s: %s, want %s", in, got, want)
+			}
+			continue
+		}
 		into := map[string]any{"as": new(ASNumber), "port": new(Port), "protocol": new(Protocol), "dscp": new(DSCP)}[kind]
 		got := "error"
 		if err := json.Unmarshal([]byte(text), into); err == nil {
@@ -143,6 +158,9 @@ func TestValuesRoundTrip(t *testing.T) {
 func FuzzDecode(f *testing.F) {
 	for _, c := range readLines[validationCase](f, "validation/cases.jsonl") {
 		f.Add([]byte(c.Input))
+	}
+	for _, doc := range []string{kubePolicy, clusterPolicy, endpointSlice} {
+		f.Add([]byte(doc))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		objects, err := DecodeAll(data)

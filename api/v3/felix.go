@@ -131,7 +131,7 @@ type FelixConfigurationSpec struct {
 	// /_-", with %t tier, %k kind, %n name, %p qualified name; calico-packet.
 	LogPrefix string `json:"logPrefix,omitempty"`
 	// LogActionRateLimit: limits Log rules, "N/second", "N/minute", "N/hour" or
-	// "N/day" with N 1 to 9999; empty for no limit.
+	// "N/day" with N 1 to 9999; empty for no limit. See [ParseRate].
 	LogActionRateLimit string `json:"logActionRateLimit,omitempty"`
 	// LogActionRateLimitBurst: 0 to 9999 lines beyond that limit at once; 5.
 	LogActionRateLimitBurst *int `json:"logActionRateLimitBurst,omitempty"`
@@ -499,6 +499,15 @@ type FelixConfigurationSpec struct {
 	// FlowLogsPolicyEvaluationMode: None or Continuous: whether running flows are
 	// judged again; Continuous.
 	FlowLogsPolicyEvaluationMode string `json:"flowLogsPolicyEvaluationMode,omitempty"`
+
+	// Of weft alone. Calico's tools drop these fields when they write the object.
+
+	// DeniedConnections: End or Keep: what becomes of established connections that a
+	// change of policy forbids; End.
+	DeniedConnections string `json:"deniedConnections,omitempty"`
+	// LogDefaultDeny: Enabled or Disabled: whether packets that no rule allowed are
+	// logged as Log rules are; Disabled.
+	LogDefaultDeny string `json:"logDefaultDeny,omitempty"`
 }
 
 // ProtoPort is a port of a host.

@@ -15,7 +15,6 @@ import (
 var (
 	featureOverrides = regexp.MustCompile(`^([a-zA-Z0-9_-]+=(true|false)?(,|$))*$`)
 	featureGates     = regexp.MustCompile(`^([a-zA-Z0-9_-]+=[^=,]+(,|$))*$`)
-	logRate          = regexp.MustCompile(`^[1-9][0-9]{0,3}/(second|minute|hour|day)$`)
 	timeoutOrAuto    = regexp.MustCompile(`^(Auto|([0-9]*(\.[0-9]*)?(us|ms|s|m|h))+)$`)
 )
 
@@ -47,12 +46,14 @@ func (c *checker) felixWords(s *FelixConfigurationSpec) {
 		{"bpfOverlayHostSourceIP", s.BPFOverlayHostSourceIP, "TunnelAddress HostAddress"},
 		{"bpfProfiling", s.BPFProfiling, "Enabled Disabled"},
 		{"bpfRedirectToPeer", s.BPFRedirectToPeer, "Enabled Disabled L2Only"},
+		{"deniedConnections", s.DeniedConnections, "End Keep"},
 		{"floatingIPs", s.FloatingIPs, "Enabled Disabled"},
 		{"flowLogsLocalReporter", s.FlowLogsLocalReporter, "Enabled Disabled"},
 		{"flowLogsPolicyEvaluationMode", s.FlowLogsPolicyEvaluationMode, "None Continuous"},
 		{"ipForwarding", s.IPForwarding, "Enabled Disabled"},
 		{"istioAmbientMode", s.IstioAmbientMode, "Enabled Disabled"},
 		{"localSubnetL2Reachability", s.LocalSubnetL2Reachability, "Disabled PodsAndLoadBalancers"},
+		{"logDefaultDeny", s.LogDefaultDeny, "Enabled Disabled"},
 		{"natOutgoingExclusions", s.NATOutgoingExclusions, "IPPoolsOnly IPPoolsAndHostIPs"},
 		{"nftablesFlowTableOffload", s.NftablesFlowTableOffload, "Disabled All"},
 		{"nftablesMode", s.NftablesMode, "Auto Enabled Disabled"},
@@ -222,7 +223,6 @@ func (c *checker) felixTexts(s *FelixConfigurationSpec) {
 	}{
 		{"featureDetectOverride", s.FeatureDetectOverride, featureOverrides.MatchString(s.FeatureDetectOverride), `must be "name=true", "name=false" or "name=", separated by commas`},
 		{"featureGates", s.FeatureGates, featureGates.MatchString(s.FeatureGates), `must be "name=value", separated by commas`},
-		{"logActionRateLimit", s.LogActionRateLimit, logRate.MatchString(s.LogActionRateLimit), `must be "N/second", "N/minute", "N/hour" or "N/day" with N 1 to 9999`},
 		{"logPrefix", s.LogPrefix, consistsOf(s.LogPrefix, "%: /_-"), "must be letters, digits, '%', ':', ' ', '/', '_' and '-'"},
 		{"openstackRegion", s.OpenstackRegion, len(s.OpenstackRegion) <= 46 && isDNSLabel(s.OpenstackRegion), "must be at most 46 lower-case letters, digits and inner dashes"},
 		{"prometheusMetricsHost", s.PrometheusMetricsHost, isHost(s.PrometheusMetricsHost), "must be an address or a host name"},
@@ -232,6 +232,9 @@ func (c *checker) felixTexts(s *FelixConfigurationSpec) {
 		if f.value != "" && !f.ok {
 			c.fail("spec."+f.field, f.value, f.reason)
 		}
+	}
+	if _, _, err := ParseRate(s.LogActionRateLimit); s.LogActionRateLimit != "" && err != nil {
+		c.fail("spec.logActionRateLimit", s.LogActionRateLimit, rateForm)
 	}
 	for _, f := range []struct{ field, value string }{
 		{"bpfDataIfacePattern", s.BPFDataIfacePattern},

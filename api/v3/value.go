@@ -176,6 +176,30 @@ func (d *DSCP) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
+// rateForm is what rates look like, for errors.
+const rateForm = `must be "N/second", "N/minute", "N/hour" or "N/day" with N 1 to 9999`
+
+// ParseRate reads a limit such as "10/minute": packets, 1 to 9999, in a time of one
+// second, minute, hour or day.
+func ParseRate(s string) (packets uint32, per time.Duration, err error) {
+	number, unit, _ := strings.Cut(s, "/")
+	n, err := strconv.ParseUint(number, 10, 32)
+	switch unit {
+	case "second":
+		per = time.Second
+	case "minute":
+		per = time.Minute
+	case "hour":
+		per = time.Hour
+	case "day":
+		per = 24 * time.Hour
+	}
+	if err != nil || n < 1 || n > 9999 || number[0] == '0' || per == 0 {
+		return 0, 0, fmt.Errorf("rate: %q: %s", s, rateForm)
+	}
+	return uint32(n), per, nil
+}
+
 // numberOrText returns the text of a JSON number or string.
 func numberOrText(data []byte) (string, error) {
 	if len(data) > 0 && data[0] == '"' {
