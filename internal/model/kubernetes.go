@@ -58,18 +58,18 @@ func (d *document) kubernetes(meta *metav1.ObjectMeta, s v3.KubernetesNetworkPol
 	d.scope.maxLen = maxMadeLen
 	d.spec.Tier, d.spec.Order = kubernetesTier, &order
 	d.spec.Selector = podSelector(&e, "spec.podSelector", &s.PodSelector)
-	var c conversion
+	d.badSubject = e.err != nil
+	var in, out conversion
 	for i, r := range s.Ingress {
-		c.rule(at("spec.ingress", i), ".from", r.Ports, r.From)
+		in.rule(at("spec.ingress", i), ".from", r.Ports, r.From)
 	}
-	d.spec.Ingress, d.ingress = c.ingress()
-	c.out, c.places = nil, nil
 	for i, r := range s.Egress {
-		c.rule(at("spec.egress", i), ".to", r.Ports, r.To)
+		out.rule(at("spec.egress", i), ".to", r.Ports, r.To)
 	}
-	d.spec.Egress, d.egress = c.out, c.places
+	d.spec.Ingress, d.ingress = in.ingress()
+	d.spec.Egress, d.egress = out.out, out.places
 	d.spec.Types = kubernetesTypes(s)
-	return errors.Join(e.err, errors.Join(c.errs...))
+	return errors.Join(e.err, errors.Join(append(in.errs, out.errs...)...))
 }
 
 // kubernetesTypes is the directions of a policy of Kubernetes: without a word about
@@ -91,6 +91,8 @@ type conversion struct {
 	out    []v3.Rule
 	places []string // of out, in the object
 	errs   []error
+	// unbuilt names, by place, what a rule asks for that cannot be said; may be nil.
+	unbuilt map[string]string
 }
 
 // ingress returns what was collected with the peers as sources.
@@ -119,19 +121,18 @@ func (c *conversion) add(place string, action v3.Action, protocols []protocolPor
 // rule converts a rule of a NetworkPolicy: without peers or ports it means all.
 func (c *conversion) rule(place, side string, ports []v3.KubernetesNetworkPolicyPort, peers []v3.KubernetesNetworkPolicyPeer) {
 	var e first
+	before := len(c.out)
 	protocols := groupPorts(&e, place, ports)
 	if e.err == nil && len(peers) == 0 {
 		c.add(place, v3.ActionAllow, protocols, v3.EntityRule{})
 	}
 	for i := range peers {
 		peer := kubernetesPeer(&e, at(place+side, i), &peers[i])
-		if e.err != nil {
-			break
-		}
 		c.add(at(place+side, i), v3.ActionAllow, protocols, peer)
 	}
 	if e.err != nil {
 		c.errs = append(c.errs, e.err)
+		c.out, c.places = c.out[:before], c.places[:before]
 	}
 }
 
@@ -248,54 +249,68 @@ func groupPorts(e *first, field string, ports []v3.KubernetesNetworkPolicyPort) 
 	if len(ports) == 0 {
 		return []protocolPorts{{}}
 	}
-	by := map[string][]v3.Port{}
-	all := map[string]bool{} // protocols of which all ports are meant
+	by := portsByProtocol{}
 	for i, p := range ports {
+		field := at(field+".ports", i)
 		protocol := "TCP"
 		if p.Protocol != nil {
 			protocol = *p.Protocol
 		}
 		if !slices.Contains([]string{"TCP", "UDP", "SCTP"}, protocol) {
-			e.fail("%s.protocol: %q: must be TCP, UDP or SCTP", at(field+".ports", i), protocol)
+			e.fail("%s.protocol: %q: must be TCP, UDP or SCTP", field, protocol)
 		}
 		port, err := kubernetesPort(p)
 		if err != nil {
-			e.fail("%s.%w", at(field+".ports", i), err)
+			e.fail("%s.%w", field, err)
 		}
-		by[protocol] = append(by[protocol], port)
-		all[protocol] = all[protocol] || p.Port == nil
+		by.add(protocol, port)
 	}
+	return by.groups()
+}
+
+// portsByProtocol is ports by the name of their protocol; a nil list is all ports.
+type portsByProtocol map[string][]v3.Port
+
+// add adds a port, or all of them if p is nil.
+func (by portsByProtocol) add(protocol string, p *v3.Port) {
+	ports, ok := by[protocol]
+	switch {
+	case p == nil:
+		by[protocol] = nil
+	case !ok || ports != nil:
+		by[protocol] = append(ports, *p)
+	}
+}
+
+func (by portsByProtocol) groups() []protocolPorts {
 	var out []protocolPorts
 	for _, protocol := range slices.Sorted(maps.Keys(by)) {
-		g := protocolPorts{protocol: protocol}
-		if !all[protocol] {
-			g.ports = joinPorts(by[protocol])
-		}
-		out = append(out, g)
+		out = append(out, protocolPorts{protocol, joinPorts(by[protocol])})
 	}
 	return out
 }
 
-func kubernetesPort(p v3.KubernetesNetworkPolicyPort) (v3.Port, error) {
+// kubernetesPort is nil for all ports.
+func kubernetesPort(p v3.KubernetesNetworkPolicyPort) (*v3.Port, error) {
 	if p.Port == nil {
 		if p.EndPort != nil {
-			return v3.Port{}, errors.New("endPort: must stand with a port")
+			return nil, errors.New("endPort: must stand with a port")
 		}
-		return v3.Port{}, nil
+		return nil, nil
 	}
 	port := *p.Port
 	if port.Name == "" && port.Min == 0 {
-		return port, fmt.Errorf("port: %v: must be 1 to 65535 or a name", port)
+		return nil, fmt.Errorf("port: %v: must be 1 to 65535 or a name", port)
 	}
 	if p.EndPort == nil {
-		return port, nil
+		return &port, nil
 	}
 	end := *p.EndPort
 	if port.Name != "" || end < int32(port.Min) || end > 65535 {
-		return port, fmt.Errorf("endPort: %d: must be %v to 65535, and the port a number", end, port)
+		return nil, fmt.Errorf("endPort: %d: must be at least the port, at most 65535, and the port a number", end)
 	}
 	port.Max = uint16(end)
-	return port, nil
+	return &port, nil
 }
 
 // joinPorts is the same ports with the fewest ranges: by number, the names first.

@@ -70,7 +70,7 @@ func Parse(o v3.Object) (Value, error) {
 		return parseHostEndpoint(o)
 	case *v3.KubernetesEndpointSlice:
 		return parseEndpointSlice(o)
-	case *v3.NetworkPolicy, *v3.GlobalNetworkPolicy, *v3.KubernetesNetworkPolicy,
+	case *v3.NetworkPolicy, *v3.GlobalNetworkPolicy, *v3.KubernetesNetworkPolicy, *v3.KubernetesClusterNetworkPolicy,
 		*v3.StagedNetworkPolicy, *v3.StagedGlobalNetworkPolicy, *v3.StagedKubernetesNetworkPolicy:
 		return parsePolicy(o)
 	case *v3.BGPConfiguration:
@@ -84,33 +84,6 @@ func Parse(o v3.Object) (Value, error) {
 		return Cluster{o.Spec.ClusterGUID, o.Spec.ClusterType, o.Spec.CalicoVersion, ready}, nil
 	}
 	return nil, nil
-}
-
-// Strict makes what it can of an object that Parse refuses, so that a mistake in
-// it opens no door: the readable part of a reservation, a configuration of
-// address assignment that forbids other nodes' blocks, and what a BGP configuration
-// says about the mesh. It is nil where an object that is not there allows nothing
-// more than this one.
-func Strict(o v3.Object) Value {
-	switch o := o.(type) {
-	case *v3.IPReservation:
-		r := Reservation{Name: o.Name}
-		for _, s := range o.Spec.ReservedCIDRs {
-			// A bare address is refused as a CIDR, but what it means is clear.
-			if p, err := nodeAddr("", s); err == nil && p.IsValid() {
-				r.CIDRs = append(r.CIDRs, p.Masked())
-			}
-		}
-		return r
-	case *v3.IPAMConfig:
-		c := parseIPAMConfig(o)
-		c.StrictAffinity, c.AutoAllocateBlocks = true, true
-		c.MaxBlocksPerHost, c.Cooldown = max(c.MaxBlocksPerHost, 0), max(c.Cooldown, 0)
-		return c
-	case *v3.BGPConfiguration:
-		return BGPConfig{Name: o.Name, Mesh: o.Spec.NodeToNodeMeshEnabled, MeshPassword: secretRef(o.Spec.NodeMeshPassword)}
-	}
-	return nil
 }
 
 func ownerOf(o *v3.BlockAffinity) Affinity {
@@ -257,11 +230,10 @@ func parseEndpoint(o *v3.WorkloadEndpoint) (Value, error) {
 	}
 	var e first
 	for i, n := range s.IPNetworks {
-		field := fmt.Sprintf("spec.ipNetworks[%d]", i)
-		ep.Addrs = append(ep.Addrs, try(&e, nodeAddr, field, n).Addr())
+		ep.Addrs = append(ep.Addrs, try1(&e, nodeAddr, "spec.ipNetworks", i, n).Addr())
 	}
 	for i, p := range s.AllowSpoofedSourcePrefixes {
-		if p := try(&e, nodeAddr, at("spec.allowSpoofedSourcePrefixes", i), p); p.IsValid() {
+		if p := try1(&e, nodeAddr, "spec.allowSpoofedSourcePrefixes", i, p); p.IsValid() {
 			ep.SourcePrefixes = append(ep.SourcePrefixes, p.Masked())
 		}
 	}
@@ -269,7 +241,7 @@ func parseEndpoint(o *v3.WorkloadEndpoint) (Value, error) {
 		if p.Name == "" {
 			continue // a port of the host only
 		}
-		ep.Ports = append(ep.Ports, namedPort(&e, at("spec.ports", i), p.Name, p.Protocol, p.Port))
+		ep.Ports = appendPort(&e, ep.Ports, at("spec.ports", i), p.Name, p.Protocol, p.Port)
 	}
 	return ep, e.err
 }
@@ -454,4 +426,14 @@ func sel(field, s string) (*selector.Selector, error) {
 		return nil, fmt.Errorf("%s: %w", field, err)
 	}
 	return out, nil
+}
+
+// try1 is try for the i-th text of a list. It names the element only if there is an
+// error, since lists are long.
+func try1[T any](e *first, f func(field, text string) (T, error), list string, i int, text string) T {
+	v, err := f("", text)
+	if err != nil {
+		return try(e, f, at(list, i), text)
+	}
+	return v
 }

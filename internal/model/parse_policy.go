@@ -21,9 +21,11 @@ type document struct {
 	spec   v3.GlobalNetworkPolicySpec
 	// Where the rules stand in the object; nil: in spec.ingress and spec.egress.
 	ingress, egress []string
-	// unbuilt names what rules ask for that no rule can say, by index; may be nil.
+	// unbuilt names what rules ask for that no rule can say, by place; may be nil.
 	unbuilt map[string]string
 	staged  v3.StagedAction // empty: the policy is in force
+	// badSubject: whom the policy applies to can't be said.
+	badSubject bool
 }
 
 // documentOf reads a policy of any kind. The error says what of it has no
@@ -57,6 +59,8 @@ func documentOf(o v3.Object) (document, error) {
 		}
 	case *v3.KubernetesNetworkPolicy:
 		err = d.kubernetes(meta, o.Spec)
+	case *v3.KubernetesClusterNetworkPolicy:
+		err = d.cluster(&o.Spec)
 	case *v3.StagedKubernetesNetworkPolicy:
 		s := o.Spec
 		d.staged = stagedAction(s.StagedAction)
@@ -93,9 +97,6 @@ func parsePolicy(o v3.Object) (Value, error) {
 		return nil, nil
 	}
 	var e first
-	if strings.ContainsAny(d.scope.namespace, `'"`) {
-		e.fail("metadata.namespace: %q: must be the name of a namespace", d.scope.namespace)
-	}
 	p := d.head(&e)
 	p.Ingress = d.scope.rules(&e, "spec.ingress", d.spec.Ingress, d.ingress)
 	p.Egress = d.scope.rules(&e, "spec.egress", d.spec.Egress, d.egress)
@@ -115,6 +116,9 @@ func parsePolicy(o v3.Object) (Value, error) {
 // head is all of a policy but its rules.
 func (d *document) head(e *first) Policy {
 	s := &d.spec
+	if strings.ContainsAny(d.scope.namespace, `'"`) {
+		e.fail("metadata.namespace: %q: must be the name of a namespace", d.scope.namespace)
+	}
 	p := Policy{
 		Origin: d.origin, Tier: s.Tier, Order: math.Inf(1),
 		Staged: d.staged != "", Delete: d.staged == v3.StagedDelete,
@@ -129,7 +133,7 @@ func (d *document) head(e *first) Policy {
 	p.Selector = d.selector(e)
 	p.AppliesIngress = slices.Contains(s.Types, v3.PolicyIngress)
 	p.AppliesEgress = slices.Contains(s.Types, v3.PolicyEgress)
-	if len(s.Types) == 0 {
+	if s.Types == nil {
 		p.AppliesEgress = len(s.Egress) > 0
 		p.AppliesIngress = len(s.Ingress) > 0 || !p.AppliesEgress
 	}

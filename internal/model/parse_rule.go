@@ -305,7 +305,7 @@ func nets(e *first, field string, texts []string) []netip.Prefix {
 	}
 	out := make([]netip.Prefix, len(texts))
 	for i, text := range texts {
-		out[i] = try(e, prefix, at(field, i), text)
+		out[i] = try1(e, prefix, field, i, text)
 	}
 	return out
 }

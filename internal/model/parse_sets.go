@@ -40,52 +40,51 @@ func ownLabels(labels map[string]string, add, value string) map[string]string {
 }
 
 // parseNetworkSet reads addresses and prefixes as Calico does: bare addresses,
-// prefixes with host bits and empty entries are taken.
-func parseNetworkSet(namespace string, meta *metav1.ObjectMeta, nets []string) (Value, error) {
-	s := networkSet(namespace, meta)
+// prefixes with host bits and empty entries are taken. With an error the set has what
+// could be read.
+func parseNetworkSet(namespace string, meta *metav1.ObjectMeta, nets []string) (NetworkSet, error) {
+	s := NetworkSet{Namespace: namespace, Name: meta.Name, Labels: meta.Labels}
+	if namespace != "" {
+		s.Labels = ownLabels(meta.Labels, LabelNamespace, namespace)
+		s.Profiles = []string{namespaceProfile(namespace)}
+	}
 	var e first
 	for i, text := range nets {
-		if p := try(&e, nodeAddr, at("spec.nets", i), text); p.IsValid() {
+		if p := try1(&e, nodeAddr, "spec.nets", i, text); p.IsValid() {
 			s.Nets = append(s.Nets, p.Masked())
 		}
 	}
 	return s, e.err
 }
 
-// networkSet is a set without its addresses.
-func networkSet(namespace string, meta *metav1.ObjectMeta) NetworkSet {
-	s := NetworkSet{Namespace: namespace, Name: meta.Name, Labels: meta.Labels}
-	if namespace != "" {
-		s.Labels = ownLabels(meta.Labels, LabelNamespace, namespace)
-		s.Profiles = []string{namespaceProfile(namespace)}
-	}
-	return s
-}
-
-func parseHostEndpoint(o *v3.HostEndpoint) (Value, error) {
+// parseHostEndpoint gives what could be read with an error, too.
+func parseHostEndpoint(o *v3.HostEndpoint) (HostEndpoint, error) {
 	s := o.Spec
 	h := HostEndpoint{Name: o.Name, Node: s.Node, Link: s.InterfaceName, Labels: o.Labels, Profiles: s.Profiles}
 	var e first
 	for i, text := range s.ExpectedIPs {
-		if a := try(&e, addr, at("spec.expectedIPs", i), text); a.IsValid() {
+		if a := try1(&e, addr, "spec.expectedIPs", i, text); a.IsValid() {
 			h.Addrs = append(h.Addrs, a)
 		}
 	}
 	for i, p := range s.Ports {
-		h.Ports = append(h.Ports, namedPort(&e, at("spec.ports", i), p.Name, p.Protocol, p.Port))
+		h.Ports = appendPort(&e, h.Ports, at("spec.ports", i), p.Name, p.Protocol, p.Port)
 	}
 	return h, e.err
 }
 
-func namedPort(e *first, field, name string, protocol v3.Protocol, port uint16) NamedPort {
+// appendPort appends a port with a name; what is none is an error and left out.
+func appendPort(e *first, to []NamedPort, field, name string, protocol v3.Protocol, port uint16) []NamedPort {
 	n := protocolNumber(protocol)
 	if n == 0 {
 		e.fail("%s.protocol: %q: must be TCP, UDP or SCTP", field, protocol)
+		return to
 	}
-	return NamedPort{Name: name, Protocol: n, Port: port}
+	return append(to, NamedPort{Name: name, Protocol: n, Port: port})
 }
 
-func parseEndpointSlice(o *v3.KubernetesEndpointSlice) (Value, error) {
+// parseEndpointSlice gives what could be read with an error, too.
+func parseEndpointSlice(o *v3.KubernetesEndpointSlice) (EndpointSlice, error) {
 	s := EndpointSlice{Namespace: o.Namespace, Name: o.Name}
 	if name := o.Labels[labelService]; name != "" {
 		s.Service = Service{Namespace: o.Namespace, Name: name}
@@ -95,16 +94,21 @@ func parseEndpointSlice(o *v3.KubernetesEndpointSlice) (Value, error) {
 		if o.AddressType == "FQDN" {
 			break // names, no addresses
 		}
+		var in first
 		for j, text := range ep.Addresses {
-			if a := try(&e, addr, at(at("endpoints", i)+".addresses", j), text); a.IsValid() {
+			if a := try1(&in, addr, "addresses", j, text); a.IsValid() {
 				s.Addrs = append(s.Addrs, a)
 			}
+		}
+		if in.err != nil {
+			e.within(at("endpoints", i), in)
 		}
 	}
 	for i, p := range o.Ports {
 		port, err := slicePort(p)
 		if err != nil {
 			e.fail("%s.%w", at("ports", i), err)
+			continue
 		}
 		s.Ports = append(s.Ports, port)
 	}
