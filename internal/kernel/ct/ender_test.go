@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -36,11 +37,12 @@ func (c *conns) Flows(ctx context.Context, _ Filter, each func(*Flow) bool) erro
 }
 
 func (c *conns) Delete(flows []Flow) (int, error) {
-	n := len(c.flows)
+	n, ids := len(c.flows), map[uint32]bool{}
 	for _, f := range flows {
-		c.flows = slices.DeleteFunc(c.flows, func(o Flow) bool { return o.ID == f.ID })
+		ids[f.ID] = true
 		*c.log = append(*c.log, fmt.Sprint("delete ", f.ID))
 	}
+	c.flows = slices.DeleteFunc(c.flows, func(f Flow) bool { return ids[f.ID] })
 	return n - len(c.flows), nil
 }
 
@@ -51,12 +53,12 @@ func flow(port uint16) Flow {
 }
 
 // ender runs an Ender in a bubble over the flows. Ports from 1000 on are forbidden.
-func ender(t *testing.T, c *conns, script func(*Ender, *[]string, *error)) []string {
+func ender(t *testing.T, c *conns, script func(*Ender, *[]string, *atomic.Bool)) []string {
 	t.Helper()
 	var log []string
 	c.log = &log
 	synctest.Test(t, func(t *testing.T) {
-		var entomb error
+		var full atomic.Bool // the set of tombstones
 		e := NewEnder(EnderOptions{
 			Conns: c,
 			Judge: func(flows []Flow, forbidden []bool) {
@@ -68,18 +70,27 @@ func ender(t *testing.T, c *conns, script func(*Ender, *[]string, *error)) []str
 				for _, tuple := range tuples {
 					log = append(log, fmt.Sprint("entomb ", tuple.SrcPort))
 				}
-				return entomb
+				if full.Load() {
+					return errors.New("no room")
+				}
+				return nil
 			},
 		})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { _ = e.Run(ctx); close(done) }()
-		time.Sleep(20 * time.Millisecond) // the scan of the beginning
-		script(e, &log, &entomb)
+		sleep(20 * time.Millisecond) // the scan of the beginning
+		script(e, &log, &full)
 		cancel()
 		<-done
 	})
 	return log
+}
+
+// sleep lets the Ender work for d, until it waits.
+func sleep(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
 }
 
 func TestEnderEndsTheForbidden(t *testing.T) {
@@ -90,7 +101,7 @@ func TestEnderEndsTheForbidden(t *testing.T) {
 	ping := flow(3000)
 	ping.Orig.Protocol, ping.Reply.Protocol = 1, 1
 	c := &conns{flows: []Flow{child, flow(1), flow(1001), flow(2), flow(1002), orphan, ping}}
-	got := strings.Join(ender(t, c, func(*Ender, *[]string, *error) {}), ", ")
+	got := strings.Join(ender(t, c, func(*Ender, *[]string, *atomic.Bool) {}), ", ")
 	want := "scan, entomb 1001, entomb 1002, entomb 20, delete 1001, delete 1002, delete 3000, delete 20"
 	if got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
@@ -103,18 +114,18 @@ func TestEnderEndsTheForbidden(t *testing.T) {
 func TestEnderScansSeldom(t *testing.T) {
 	t.Parallel()
 	c := &conns{flows: []Flow{flow(1)}}
-	ender(t, c, func(e *Ender, log *[]string, _ *error) {
+	ender(t, c, func(e *Ender, log *[]string, _ *atomic.Bool) {
 		for range 1000 { // two seconds of changes
 			e.Kick()
-			time.Sleep(2 * time.Millisecond)
+			sleep(2 * time.Millisecond)
 		}
 		if n := len(*log); n < 7 || n > 9 {
 			t.Errorf("%d scans in 2.02 s of kicks, want one each 250 ms", n)
 		}
-		time.Sleep(time.Hour)
+		sleep(time.Hour)
 		n := len(*log)
 		e.Kick()
-		time.Sleep(15 * time.Millisecond)
+		sleep(15 * time.Millisecond)
 		if len(*log) != n+1 {
 			t.Errorf("%d scans in an hour without a kick and 15 ms after one, want 1 at once", len(*log)-n)
 		}
@@ -128,10 +139,10 @@ func TestEnderWorksLittle(t *testing.T) {
 	for range 10000 {
 		c.flows = append(c.flows, flow(1))
 	}
-	ender(t, c, func(e *Ender, log *[]string, _ *error) {
+	ender(t, c, func(e *Ender, log *[]string, _ *atomic.Bool) {
 		for range 10000 {
 			e.Kick()
-			time.Sleep(time.Millisecond)
+			sleep(time.Millisecond)
 		}
 		work := time.Duration(len(*log)) * 100 * time.Millisecond
 		if work < time.Second/2 || work > 12*time.Second/10 {
@@ -146,8 +157,8 @@ func TestEnderKeepsMemory(t *testing.T) {
 	for port := range mostEnded*2 + 100 {
 		c.flows = append(c.flows, flow(uint16(1000+port)))
 	}
-	ender(t, c, func(e *Ender, _ *[]string, _ *error) {
-		time.Sleep(time.Second)
+	ender(t, c, func(e *Ender, _ *[]string, _ *atomic.Bool) {
+		sleep(time.Second)
 		if s := e.State(); len(c.flows) > 0 || s.Scans != 3 || s.Ended != mostEnded*2+100 {
 			t.Errorf("after one kick %d flows are left, and %+v; want none, in 3 scans", len(c.flows), s)
 		}
@@ -159,24 +170,24 @@ func TestEnderKeepsMemory(t *testing.T) {
 func TestEnderFailures(t *testing.T) {
 	t.Parallel()
 	c := &conns{flows: []Flow{flow(1)}}
-	ender(t, c, func(e *Ender, log *[]string, entomb *error) {
-		time.Sleep(time.Second)
+	ender(t, c, func(e *Ender, log *[]string, full *atomic.Bool) {
+		sleep(time.Second)
 		c.flows = append(c.flows, flow(1001))
-		*entomb = errors.New("no room")
+		full.Store(true)
 		e.Kick()
-		time.Sleep(400 * time.Millisecond)
+		sleep(400 * time.Millisecond)
 		if e.State().Err == "" || len(c.flows) != 2 {
 			t.Errorf("a set that refuses: %+v, flows %v", e.State(), c.flows)
 		}
-		*entomb = nil
-		time.Sleep(2 * time.Second)
+		full.Store(false)
+		sleep(2 * time.Second)
 		if e.State().Err != "" || len(c.flows) != 1 {
 			t.Errorf("the set takes tuples again: %+v, flows %v", e.State(), c.flows)
 		}
 		c.err = errors.New("lost")
 		c.flows = append(c.flows, flow(1001))
 		e.Kick()
-		time.Sleep(5 * time.Second)
+		sleep(5 * time.Second)
 		if e.State().Err != "" || len(c.flows) != 1 {
 			t.Errorf("a list failed once: %+v, flows %v, log %v", e.State(), c.flows, *log)
 		}
