@@ -166,10 +166,14 @@ func (w World) Link(i int) string { return fmt.Sprintf("cali%07x", i) }
 // Endpoint is the i-th pod: those below Local are of Node. It may be beyond the
 // world's own. extra are further labels, as JSON: `,"canary":"yes"`.
 func (w World) Endpoint(i int, extra string) Entry {
-	node := 0
-	if i >= w.Local {
-		node = 1 + (i-w.Local)/perNode
+	if i < w.Local {
+		return w.On(0, i, extra)
 	}
+	return w.On(1+(i-w.Local)/perNode, i, extra)
+}
+
+// On is the i-th pod on the given node; the one that is measured is 0.
+func (w World) On(node, i int, extra string) Entry {
 	ns := i % w.Namespaces
 	nth := i / w.Namespaces // within its namespace
 	app, version := appName(ns, nth%appsInEach), 1+nth/appsInEach%2
@@ -184,7 +188,8 @@ func (w World) Endpoint(i int, extra string) Entry {
 		nodeName(node), i, pod, app, w.Address(i), namespaceName(ns), namespaceName(ns), app, w.Link(i)))
 }
 
-// Policy is the i-th policy. port is a number in its first rule.
+// Policy is the i-th policy. port is a number in its first rule. Each has a rule
+// about pods of its namespace with the label canary, of which there are none.
 func (w World) Policy(i, port int) Entry {
 	ns, nth := i%w.Namespaces, i/w.Namespaces
 	name := fmt.Sprintf("policy-%d", nth)
@@ -193,7 +198,7 @@ func (w World) Policy(i, port int) Entry {
 			`{"action":"Allow","protocol":"TCP","source":{"selector":"app == '%s'"},"destination":{"ports":[%d,"9000:9100"]}},`+
 			`{"action":"Allow","protocol":"TCP","source":{"selector":"tier == 'frontend'","namespaceSelector":"team == 'team-%d'"},"destination":{"ports":["http"]}},`+
 			`{"action":"Allow","protocol":"ICMP","source":{"nets":["10.%d.0.0/16"]},"destination":{}},`+
-			`{"action":"Deny","source":{"selector":"version == 'v1' && tier == 'db'"},"destination":{}}],"egress":[`+
+			`{"action":"Deny","source":{"selector":"canary == 'yes'"},"destination":{}}],"egress":[`+
 			`{"action":"Allow","protocol":"UDP","source":{},"destination":{"namespaceSelector":"kubernetes.io/metadata.name == 'ns-000'","ports":[53]}},`+
 			`{"action":"Allow","protocol":"TCP","source":{},"destination":{"selector":"tier in {'backend','db'}","notPorts":[22]}}]}`,
 		100+nth, appName(ns, nth), appName(ns, nth+1), port, i%10, i%200))

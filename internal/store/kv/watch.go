@@ -127,7 +127,6 @@ func (f *follower) snapshot(ctx context.Context) (int64, error) {
 	var rev int64
 	held := model.Batch{Reset: true}
 	f.forms = &forms{}
-	defer func() { f.forms = nil }()
 	for page, err := range ahead(ctx, func(ctx context.Context) iter.Seq2[[]Entry, error] { return f.s.pages(ctx, f.spans, &rev) }) {
 		if err != nil {
 			return 0, err
@@ -146,7 +145,7 @@ func (f *follower) snapshot(ctx context.Context) (int64, error) {
 			}
 		}
 	}
-	held.Synced = true
+	held.Synced, f.forms = true, nil // not needed, and large: who is synced may collect garbage
 	f.send(held)
 	return rev, nil
 }
