@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -15,19 +16,41 @@ import (
 
 // conns is a connection table without a kernel. It writes down what is asked of it.
 type conns struct {
+	slow time.Duration // for each flow
+
+	mu    sync.Mutex
 	flows []Flow
-	log   *[]string
-	slow  time.Duration // for each flow
-	err   error         // of the next list
+	log   []string
+	err   error // of the next list
 }
 
+func (c *conns) note(line string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.log = append(c.log, line)
+}
+
+// put adds a flow, and fails the next list with err.
+func (c *conns) put(f Flow, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.flows, c.err = append(c.flows, f), err
+}
+
+// lines and left are how many lines the log has, and how many flows there are.
+func (c *conns) lines() int { c.mu.Lock(); defer c.mu.Unlock(); return len(c.log) }
+func (c *conns) left() int  { c.mu.Lock(); defer c.mu.Unlock(); return len(c.flows) }
+
 func (c *conns) Flows(ctx context.Context, _ Filter, each func(*Flow) bool) error {
-	*c.log = append(*c.log, "scan")
-	if err := c.err; err != nil {
-		c.err = nil
+	c.note("scan")
+	c.mu.Lock()
+	err, flows := c.err, slices.Clone(c.flows)
+	c.err = nil
+	c.mu.Unlock()
+	if err != nil {
 		return err
 	}
-	for _, f := range slices.Clone(c.flows) {
+	for _, f := range flows {
 		time.Sleep(c.slow)
 		if !each(&f) {
 			break
@@ -37,10 +60,12 @@ func (c *conns) Flows(ctx context.Context, _ Filter, each func(*Flow) bool) erro
 }
 
 func (c *conns) Delete(flows []Flow) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	n, ids := len(c.flows), map[uint32]bool{}
 	for _, f := range flows {
 		ids[f.ID] = true
-		*c.log = append(*c.log, fmt.Sprint("delete ", f.ID))
+		c.log = append(c.log, fmt.Sprint("delete ", f.ID))
 	}
 	c.flows = slices.DeleteFunc(c.flows, func(f Flow) bool { return ids[f.ID] })
 	return n - len(c.flows), nil
@@ -53,10 +78,8 @@ func flow(port uint16) Flow {
 }
 
 // ender runs an Ender in a bubble over the flows. Ports from 1000 on are forbidden.
-func ender(t *testing.T, c *conns, script func(*Ender, *[]string, *atomic.Bool)) []string {
+func ender(t *testing.T, c *conns, script func(*Ender, *atomic.Bool)) []string {
 	t.Helper()
-	var log []string
-	c.log = &log
 	synctest.Test(t, func(t *testing.T) {
 		var full atomic.Bool // the set of tombstones
 		e := NewEnder(EnderOptions{
@@ -68,7 +91,7 @@ func ender(t *testing.T, c *conns, script func(*Ender, *[]string, *atomic.Bool))
 			},
 			Entomb: func(_ context.Context, tuples []Tuple) error {
 				for _, tuple := range tuples {
-					log = append(log, fmt.Sprint("entomb ", tuple.SrcPort))
+					c.note(fmt.Sprint("entomb ", tuple.SrcPort))
 				}
 				if full.Load() {
 					return errors.New("no room")
@@ -80,11 +103,11 @@ func ender(t *testing.T, c *conns, script func(*Ender, *[]string, *atomic.Bool))
 		done := make(chan struct{})
 		go func() { _ = e.Run(ctx); close(done) }()
 		sleep(20 * time.Millisecond) // the scan of the beginning
-		script(e, &log, &full)
+		script(e, &full)
 		cancel()
 		<-done
 	})
-	return log
+	return c.log
 }
 
 // sleep lets the Ender work for d, until it waits.
@@ -101,7 +124,7 @@ func TestEnderEndsTheForbidden(t *testing.T) {
 	ping := flow(3000)
 	ping.Orig.Protocol, ping.Reply.Protocol = 1, 1
 	c := &conns{flows: []Flow{child, flow(1), flow(1001), flow(2), flow(1002), orphan, ping}}
-	got := strings.Join(ender(t, c, func(*Ender, *[]string, *atomic.Bool) {}), ", ")
+	got := strings.Join(ender(t, c, func(*Ender, *atomic.Bool) {}), ", ")
 	want := "scan, entomb 1001, entomb 1002, entomb 20, delete 1001, delete 1002, delete 3000, delete 20"
 	if got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
@@ -114,20 +137,20 @@ func TestEnderEndsTheForbidden(t *testing.T) {
 func TestEnderScansSeldom(t *testing.T) {
 	t.Parallel()
 	c := &conns{flows: []Flow{flow(1)}}
-	ender(t, c, func(e *Ender, log *[]string, _ *atomic.Bool) {
+	ender(t, c, func(e *Ender, _ *atomic.Bool) {
 		for range 1000 { // two seconds of changes
 			e.Kick()
 			sleep(2 * time.Millisecond)
 		}
-		if n := len(*log); n < 7 || n > 9 {
+		if n := c.lines(); n < 7 || n > 9 {
 			t.Errorf("%d scans in 2.02 s of kicks, want one each 250 ms", n)
 		}
 		sleep(time.Hour)
-		n := len(*log)
+		n := c.lines()
 		e.Kick()
 		sleep(15 * time.Millisecond)
-		if len(*log) != n+1 {
-			t.Errorf("%d scans in an hour without a kick and 15 ms after one, want 1 at once", len(*log)-n)
+		if c.lines() != n+1 {
+			t.Errorf("%d scans in an hour without a kick and 15 ms after one, want 1 at once", c.lines()-n)
 		}
 	})
 }
@@ -139,12 +162,12 @@ func TestEnderWorksLittle(t *testing.T) {
 	for range 10000 {
 		c.flows = append(c.flows, flow(1))
 	}
-	ender(t, c, func(e *Ender, log *[]string, _ *atomic.Bool) {
+	ender(t, c, func(e *Ender, _ *atomic.Bool) {
 		for range 10000 {
 			e.Kick()
 			sleep(time.Millisecond)
 		}
-		work := time.Duration(len(*log)) * 100 * time.Millisecond
+		work := time.Duration(c.lines()) * 100 * time.Millisecond
 		if work < time.Second/2 || work > 12*time.Second/10 {
 			t.Errorf("%v of work in 10 s of kicks, want about a second", work)
 		}
@@ -157,9 +180,9 @@ func TestEnderKeepsMemory(t *testing.T) {
 	for port := range mostEnded*2 + 100 {
 		c.flows = append(c.flows, flow(uint16(1000+port)))
 	}
-	ender(t, c, func(e *Ender, _ *[]string, _ *atomic.Bool) {
+	ender(t, c, func(e *Ender, _ *atomic.Bool) {
 		sleep(time.Second)
-		if s := e.State(); len(c.flows) > 0 || s.Scans != 3 || s.Ended != mostEnded*2+100 {
+		if s := e.State(); c.left() > 0 || s.Scans != 3 || s.Ended != mostEnded*2+100 {
 			t.Errorf("after one kick %d flows are left, and %+v; want none, in 3 scans", len(c.flows), s)
 		}
 	})
@@ -170,26 +193,25 @@ func TestEnderKeepsMemory(t *testing.T) {
 func TestEnderFailures(t *testing.T) {
 	t.Parallel()
 	c := &conns{flows: []Flow{flow(1)}}
-	ender(t, c, func(e *Ender, log *[]string, full *atomic.Bool) {
+	ender(t, c, func(e *Ender, full *atomic.Bool) {
 		sleep(time.Second)
-		c.flows = append(c.flows, flow(1001))
+		c.put(flow(1001), nil)
 		full.Store(true)
 		e.Kick()
 		sleep(400 * time.Millisecond)
-		if e.State().Err == "" || len(c.flows) != 2 {
-			t.Errorf("a set that refuses: %+v, flows %v", e.State(), c.flows)
+		if e.State().Err == "" || c.left() != 2 {
+			t.Errorf("a set that refuses: %+v, %d flows", e.State(), c.left())
 		}
 		full.Store(false)
 		sleep(2 * time.Second)
-		if e.State().Err != "" || len(c.flows) != 1 {
-			t.Errorf("the set takes tuples again: %+v, flows %v", e.State(), c.flows)
+		if e.State().Err != "" || c.left() != 1 {
+			t.Errorf("the set takes tuples again: %+v, %d flows", e.State(), c.left())
 		}
-		c.err = errors.New("lost")
-		c.flows = append(c.flows, flow(1001))
+		c.put(flow(1001), errors.New("lost"))
 		e.Kick()
 		sleep(5 * time.Second)
-		if e.State().Err != "" || len(c.flows) != 1 {
-			t.Errorf("a list failed once: %+v, flows %v, log %v", e.State(), c.flows, *log)
+		if e.State().Err != "" || c.left() != 1 {
+			t.Errorf("a list failed once: %+v, %d flows", e.State(), c.left())
 		}
 	})
 }
