@@ -37,8 +37,10 @@ func KeyOf(o v3.Object) (Key, error) {
 // object but has no use for it.
 func Parse(o v3.Object) (Value, error) {
 	v3.Default(o)
-	if err := v3.Validate(o); err != nil {
-		return nil, err
+	if !foreign(o) {
+		if err := v3.Validate(o); err != nil {
+			return nil, err
+		}
 	}
 	switch o := o.(type) {
 	case *v3.IPPool:
@@ -84,6 +86,17 @@ func Parse(o v3.Object) (Value, error) {
 		return Cluster{o.Spec.ClusterGUID, o.Spec.ClusterType, o.Spec.CalicoVersion, ready}, nil
 	}
 	return nil, nil
+}
+
+// foreign reports whether o is of an API of Kubernetes, whose server has judged it by
+// rules that may be newer than ours: what we do not know in it is no mistake, and is
+// understood in the sense that allows least.
+func foreign(o v3.Object) bool {
+	switch o.(type) {
+	case *v3.KubernetesNetworkPolicy, *v3.KubernetesClusterNetworkPolicy, *v3.KubernetesEndpointSlice:
+		return true
+	}
+	return false
 }
 
 func ownerOf(o *v3.BlockAffinity) Affinity {
