@@ -52,8 +52,8 @@ func (v *View) match(r *model.Rule, p plan.Packet) (reasons []Reason, why string
 	m := &matching{view: v, packet: p}
 	ok = m.header(r) && m.icmp(r) && m.entity("source", &r.Source, r.Protocol, p.Src, p.SrcPort, false) &&
 		m.entity("destination", &r.Destination, r.Protocol, p.Dst, p.DstPort, true)
-	if ok && r.Unbuilt != "" {
-		return nil, "it asks for " + r.Unbuilt + ", which this version does not build: such a rule allows nothing", false
+	if ok && r.Unbuilt != "" && (r.Action == model.Allow || r.Action == model.Pass) {
+		return nil, r.Unbuilt + " is not built in this version: the rule allows nothing", false
 	}
 	return m.reasons, m.why, ok
 }
