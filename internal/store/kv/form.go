@@ -1,7 +1,6 @@
 package kv
 
 import (
-	"net/netip"
 	"strings"
 	"time"
 
@@ -9,25 +8,31 @@ import (
 	"github.com/weft-net/weft/internal/model"
 )
 
-// forms is a short cut for endpoints, of which a snapshot has by far the most.
-// Endpoints of one deployment are the same text but for a few fields: names,
-// addresses, times. That text without those fields is their form. The first
-// endpoint of a form goes the usual way (decode, defaults, validation, Parse);
-// what became of it stands for the next ones, in which only the fields left out
-// are read and checked. Endpoints of one form share labels, profiles and ports.
+// forms is a short cut for endpoints, of which a snapshot has by far the most. The
+// values of endpoints are the same text but for a few fields. That text without
+// those fields is their form:
 //
-// Whatever is not certain to come to the same as on the usual way goes the usual
-// way: escapes, unknown fields, a field given twice. It is a tenth of the
-// work for nine of ten endpoints. FuzzForms holds one way against the other.
+//   - A close form leaves out names, addresses and times: endpoints of one
+//     deployment have the same. What became of the first of them stands for the
+//     next ones, in which only the fields left out are read and checked. They share
+//     labels, profiles and ports.
+//   - A wide form leaves out the namespace, the labels, the service account and the
+//     profiles as well. The first one's object, with these fields set, takes the
+//     usual way from defaults on, which spares it the decoder.
+//
+// The first of a wide form goes the usual way, and so does whatever is not certain
+// to come to the same: escapes, unknown fields, a field given twice. That is a
+// tenth of the work for a close form, a third for a wide one. FuzzForms holds one
+// way against the other.
 //
 // The zero forms is ready for use, for one goroutine.
 type forms struct {
-	known  map[string]form
-	size   int // bytes of text in known
-	nodes  map[string]string
-	mac    string
-	text   []byte // of the form at hand
-	name   []byte // that it must have
+	close  map[string]closeForm
+	wide   map[string]*v3.WorkloadEndpoint
+	size   int               // bytes of text in close and wide
+	texts  map[string]string // one copy of what many endpoints have: names of nodes and the like
+	text   []byte            // of the form at hand
+	name   []byte            // that it must have
 	fields fields
 }
 
@@ -35,9 +40,9 @@ type forms struct {
 // remembering is of no use.
 const maxFormBytes = 8 << 20
 
-// form is what endpoints of one form have in common. They are of Kubernetes: the
-// names of others are made of other fields.
-type form struct {
+// closeForm is what endpoints of one close form have in common. They are of Kubernetes:
+// the names of others are made of other fields.
+type closeForm struct {
 	end   string // of the name: what it says of the endpoint
 	value model.Endpoint
 }
@@ -45,6 +50,7 @@ type form struct {
 // field is one that differs among endpoints of a form.
 type field uint8
 
+// The fields; those from fieldNamespace on differ in wide forms only.
 const (
 	fieldName field = iota
 	fieldUID
@@ -55,58 +61,110 @@ const (
 	fieldAddrs
 	fieldLink
 	fieldMAC
+	fieldNamespace
+	fieldLabels
+	fieldAccount
+	fieldProfiles
 	fieldCount
-	shared  // belongs to the form
+	shared  // belongs to every form
 	unknown // nothing is known of it
 )
 
 // fields are the texts of the fields of one endpoint, within its value; nil:
-// not given. Strings are without quotes, fieldAddrs is a list in brackets.
+// not given. Strings are without quotes, lists and maps with their brackets.
 type fields [fieldCount][]byte
 
 // endpoint reads the value of k. It is false if k must go the usual way, after
 // which learn may be told the result.
 func (f *forms) endpoint(k model.Key, value []byte) (model.Endpoint, bool) {
-	if !f.cut(value) {
-		f.text = f.text[:0]
+	if !f.cut(value, fieldNamespace) || !f.isBorn() {
 		return model.Endpoint{}, false
 	}
-	known, ok := f.known[string(f.text)]
+	if known, ok := f.close[string(f.text)]; ok {
+		return f.filled(k, known)
+	}
+	if !f.cut(value, fieldCount) {
+		return model.Endpoint{}, false
+	}
+	first, ok := f.wide[string(f.text)]
 	if !ok {
 		return model.Endpoint{}, false
 	}
-	ep := known.value
-	if k.Namespace != ep.Namespace || !f.named(k.Name, known.end) || !f.checked() {
+	o, ok := f.assembled(k, first)
+	if !ok {
 		return model.Endpoint{}, false
 	}
-	ep.Name = k.Name
-	if ep.Addrs, ok = addrsIn(f.fields[fieldAddrs]); !ok {
+	v, err := model.Parse(o)
+	ep, ok := v.(model.Endpoint)
+	if err != nil || !ok {
 		return model.Endpoint{}, false
 	}
-	ep.Node = f.node(f.fields[fieldNode])
-	ep.Pod, ep.Link = string(f.fields[fieldPod]), string(f.fields[fieldLink])
-	if mac := f.fields[fieldMAC]; f.mac != string(mac) {
-		f.mac = string(mac)
-	}
-	ep.MAC = f.mac
+	f.learnClose(o, value, ep)
 	return ep, true
 }
 
-// learn remembers what became of the value that endpoint has just refused.
-func (f *forms) learn(o *v3.WorkloadEndpoint, ep model.Endpoint) {
-	if len(f.text) == 0 || o.Spec.Orchestrator != v3.OrchestratorKubernetes {
-		return
+// learn remembers what became of a value that endpoint has refused: the object
+// that it is, with its defaults, and what Parse made of it.
+func (f *forms) learn(o *v3.WorkloadEndpoint, value []byte, ep model.Endpoint) {
+	if f.close == nil || f.size > maxFormBytes {
+		*f = forms{close: map[string]closeForm{}, wide: map[string]*v3.WorkloadEndpoint{}, texts: map[string]string{}}
 	}
-	if f.size += len(f.text); f.size > maxFormBytes || f.known == nil {
-		f.known, f.nodes, f.size = map[string]form{}, map[string]string{}, len(f.text)
+	f.learnClose(o, value, ep)
+	if f.cut(value, fieldCount) {
+		f.size += len(f.text)
+		f.wide[string(f.text)] = o
 	}
-	f.known[string(f.text)] = form{strings.ReplaceAll(o.Spec.Endpoint, "-", "--"), ep}
-	f.text = f.text[:0]
 }
 
-// named reports whether the endpoint's name is name, and the one that
+func (f *forms) learnClose(o *v3.WorkloadEndpoint, value []byte, ep model.Endpoint) {
+	if o.Spec.Orchestrator == v3.OrchestratorKubernetes && f.size <= maxFormBytes && f.cut(value, fieldNamespace) {
+		f.size += len(f.text)
+		f.close[string(f.text)] = closeForm{strings.ReplaceAll(o.Spec.Endpoint, "-", "--"), ep}
+	}
+}
+
+// isBorn reports whether the time of creation can be read.
+func (f *forms) isBorn() bool {
+	at := f.fields[fieldCreated]
+	if at == nil {
+		return true
+	}
+	_, err := time.Parse(time.RFC3339, string(at))
+	return err == nil
+}
+
+// filled is the endpoint with what it has in common with others, and the fields.
+func (f *forms) filled(k model.Key, known closeForm) (model.Endpoint, bool) {
+	ep := known.value
+	if k.Namespace != ep.Namespace || !f.isNamed(k.Name, known.end) || !f.hasLink() {
+		return model.Endpoint{}, false
+	}
+	addrs, ok := addrsIn(f.fields[fieldAddrs])
+	ep.Name, ep.Addrs, ep.Node, ep.MAC = k.Name, addrs, f.one(fieldNode), f.one(fieldMAC)
+	ep.Pod, ep.Link = string(f.fields[fieldPod]), string(f.fields[fieldLink])
+	return ep, ok
+}
+
+// assembled is the object that the value holds, made of another one of its form.
+func (f *forms) assembled(k model.Key, first *v3.WorkloadEndpoint) (*v3.WorkloadEndpoint, bool) {
+	if string(f.fields[fieldName]) != k.Name || string(f.fields[fieldNamespace]) != k.Namespace {
+		return nil, false
+	}
+	o := *first
+	o.Name, o.Namespace = k.Name, f.one(fieldNamespace)
+	o.Spec.Node, o.Spec.ServiceAccountName, o.Spec.MAC = f.one(fieldNode), f.one(fieldAccount), f.one(fieldMAC)
+	o.Spec.Pod, o.Spec.ContainerID = string(f.fields[fieldPod]), string(f.fields[fieldContainer])
+	o.Spec.InterfaceName = string(f.fields[fieldLink])
+	var ok1, ok2, ok3 bool
+	o.Labels, ok1 = f.textMap(f.fields[fieldLabels])
+	o.Spec.Profiles, ok2 = f.textList(f.fields[fieldProfiles])
+	o.Spec.IPNetworks, ok3 = f.textList(f.fields[fieldAddrs])
+	return &o, ok1 && ok2 && ok3
+}
+
+// isNamed reports whether the endpoint's name is name, and the one that
 // [v3.WorkloadEndpointName] gives. end is what it ends with.
-func (f *forms) named(name, end string) bool {
+func (f *forms) isNamed(name, end string) bool {
 	f.name = appendPart(f.name[:0], f.fields[fieldNode])
 	f.name = append(f.name, v3.OrchestratorKubernetes+"-"...)
 	f.name = appendPart(f.name, f.fields[fieldPod])
@@ -128,14 +186,8 @@ func appendPart(name, part []byte) []byte {
 	return append(name, '-')
 }
 
-// checked reports whether the fields that are neither names nor addresses are
-// without doubt valid.
-func (f *forms) checked() bool {
-	if at := f.fields[fieldCreated]; at != nil {
-		if _, err := time.Parse(time.RFC3339, string(at)); err != nil {
-			return false
-		}
-	}
+// hasLink reports whether the link and its MAC are without doubt valid.
+func (f *forms) hasLink() bool {
 	link := f.fields[fieldLink]
 	if len(link) == 0 || len(link) > 15 || !consistsOf(link, "0123456789abcdefghijklmnopqrstuvwxyz") {
 		return false
@@ -162,124 +214,4 @@ func consistsOf(text []byte, allowed string) bool {
 		}
 	}
 	return true
-}
-
-// node is the name of a node, one string for all of its endpoints.
-func (f *forms) node(name []byte) string {
-	if known, ok := f.nodes[string(name)]; ok {
-		return known
-	}
-	s := string(name)
-	f.nodes[s] = s
-	return s
-}
-
-// addrsIn reads a list such as ["10.0.0.1/32"], nil included.
-func addrsIn(list []byte) ([]netip.Addr, bool) {
-	if list == nil {
-		return nil, true
-	}
-	var addrs []netip.Addr
-	s := scanner{text: list}
-	for more := s.open('['); more; more = s.next(']') {
-		text, ok := s.plain()
-		p, err := netip.ParsePrefix(string(text))
-		if !ok || err != nil || !p.IsSingleIP() || p.Addr().Is4In6() {
-			return nil, false
-		}
-		if addrs == nil {
-			addrs = make([]netip.Addr, 0, 1)
-		}
-		addrs = append(addrs, p.Addr())
-	}
-	return addrs, !s.bad
-}
-
-// cut takes a value apart into its form and its fields.
-func (f *forms) cut(value []byte) bool {
-	f.text, f.fields = f.text[:0], fields{}
-	s, from := scanner{text: value}, 0
-	for more := s.open('{'); more; more = s.next('}') {
-		var fieldOf func([]byte) field
-		switch key, _ := s.key(); string(key) {
-		case "kind", "apiVersion":
-			s.skip()
-			continue
-		case "metadata":
-			fieldOf = metadataField
-		case "spec":
-			fieldOf = specField
-		default:
-			return false
-		}
-		for more := s.open('{'); more; more = s.next('}') {
-			key, _ := s.key()
-			which := fieldOf(key)
-			if which == shared {
-				s.skip()
-				continue
-			}
-			if which == unknown || f.fields[which] != nil {
-				return false
-			}
-			start, end := f.take(&s, which)
-			f.text = append(f.text, value[from:start]...)
-			from = end
-		}
-	}
-	s.space()
-	f.text = append(f.text, value[from:]...)
-	return !s.bad && s.at == len(value)
-}
-
-// take reads a field and returns where it stands.
-func (f *forms) take(s *scanner, which field) (start, end int) {
-	s.space()
-	start = s.at
-	if which == fieldAddrs {
-		s.skip()
-		f.fields[which] = s.text[start:s.at]
-	} else {
-		f.fields[which], _ = s.plain()
-	}
-	return start, s.at
-}
-
-// metadataField says which field of the metadata a key is. Names are compared
-// exactly: in another case they mean the same to JSON, but not to a form.
-func metadataField(key []byte) field {
-	switch string(key) {
-	case "name":
-		return fieldName
-	case "uid":
-		return fieldUID
-	case "creationTimestamp":
-		return fieldCreated
-	case "namespace", "generateName", "generation", "labels", "annotations", "ownerReferences", "finalizers":
-		return shared
-	}
-	return unknown
-}
-
-// specField says which field of the spec a key is. ipNATs is missing: what it may
-// hold depends on the addresses.
-func specField(key []byte) field {
-	switch string(key) {
-	case "node":
-		return fieldNode
-	case "containerID":
-		return fieldContainer
-	case "pod":
-		return fieldPod
-	case "ipNetworks":
-		return fieldAddrs
-	case "interfaceName":
-		return fieldLink
-	case "mac":
-		return fieldMAC
-	case "orchestrator", "workload", "endpoint", "serviceAccountName", "ipv4Gateway", "ipv6Gateway", "profiles",
-		"ports", "allowSpoofedSourcePrefixes", "qosControls":
-		return shared
-	}
-	return unknown
 }

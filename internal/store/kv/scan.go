@@ -49,32 +49,28 @@ func (s *scanner) next(end byte) bool {
 }
 
 // key reads a name and the colon behind it.
-func (s *scanner) key() ([]byte, bool) {
-	name, _ := s.plain()
-	if !s.is(':') {
-		s.bad = true
-	}
-	return name, !s.bad
+func (s *scanner) key() []byte {
+	name := s.plain()
+	s.bad = s.bad || !s.is(':')
+	return name
 }
 
-// plain reads a string of printable ASCII without escapes, not nil; any other
-// value is bad.
-func (s *scanner) plain() ([]byte, bool) {
-	if !s.is('"') {
-		s.bad = true
-	}
+// plain reads a string of printable ASCII without escapes; it is not nil then. Any
+// other value is bad.
+func (s *scanner) plain() []byte {
+	s.bad = s.bad || !s.is('"')
 	start := s.at
 	for ; !s.bad && s.at < len(s.text); s.at++ {
 		switch c := s.text[s.at]; {
 		case c == '"':
 			s.at++
-			return s.text[start : s.at-1], true
+			return s.text[start : s.at-1]
 		case c < ' ' || c > '~' || c == '\\':
 			s.bad = true
 		}
 	}
 	s.bad = true
-	return nil, false
+	return nil
 }
 
 // skip passes over a value of any kind.

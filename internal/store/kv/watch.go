@@ -177,7 +177,7 @@ func (f *follower) put(b *model.Batch, k model.Key, value []byte, rev int64) {
 	case v != nil:
 		b.Puts = append(b.Puts, v)
 		if ep, ok := v.(model.Endpoint); ok && quick {
-			f.forms.learn(o.Object.(*v3.WorkloadEndpoint), ep)
+			f.forms.learn(o.Object.(*v3.WorkloadEndpoint), value, ep)
 		}
 	}
 }
