@@ -402,3 +402,20 @@ func TestDefaultAllow(t *testing.T) {
 		t.Errorf("got %+v", p)
 	}
 }
+
+// BenchmarkParsePolicy is a policy of a namespace as there are many of, with a rule
+// each way.
+func BenchmarkParsePolicy(b *testing.B) {
+	o, err := decodeIn("a", "NetworkPolicy", "p", `{selector: app == 'web', types: [Ingress, Egress],
+		ingress: [{action: Allow, protocol: TCP, source: {selector: app == 'api'}, destination: {ports: [80]}}],
+		egress: [{action: Allow, protocol: UDP, destination: {nets: [10.0.0.0/8], ports: [53]}}]}`)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := model.Parse(o); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

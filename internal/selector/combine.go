@@ -1,59 +1,68 @@
 package selector
 
-import (
-	"slices"
-	"strings"
-)
+import "slices"
 
 // Of is the selector with that parse tree, whose texts must not hold both kinds of
 // quotes; it is of any length. Nobody may change the tree afterwards.
-func Of(root Expr) *Selector { return &Selector{root: root, text: printed(root, 32)} }
+func Of(root Expr) *Selector {
+	return &Selector{root: root, text: string(root.text(make([]byte, 0, 64)))}
+}
 
 // AllOf selects what every one of the selectors selects. It is never nil, may be
 // longer than [MaxLen], and says nothing twice: conjunctions are laid into one, in
 // order, without all() and without repetitions. So selectors that differ in these
 // only come out equal.
 func AllOf(selectors ...*Selector) *Selector {
-	var parts []Expr
-	var texts []string
-	var only *Selector // the one that says something, while there is one
+	size := 2
 	for _, s := range selectors {
-		before := len(parts)
-		parts, texts = conjuncts(s.Root(), parts, texts)
-		if len(parts) > before {
-			only = s
-			if before > 0 {
-				only = nil
-			}
-		}
+		size += len(s.String()) + 4
 	}
-	switch {
-	case len(parts) == 0:
+	c := conjunction{text: append(make([]byte, 0, size), '(')}
+	for _, s := range selectors {
+		c.add(s.Root())
+	}
+	switch len(c.parts) {
+	case 0:
 		return Of(All{})
-	case len(parts) == 1 && only != nil && only.text == texts[0]:
-		return only
-	case len(parts) == 1:
-		return &Selector{root: parts[0], text: texts[0]}
+	case 1:
+		return &Selector{root: c.parts[0], text: string(c.text[1:])}
 	}
-	return &Selector{root: And{parts}, text: "(" + strings.Join(texts, " && ") + ")"}
+	return &Selector{root: And{c.parts}, text: string(append(c.text, ')'))}
 }
 
-// conjuncts appends to parts what must hold for e to hold, and its text to texts.
-func conjuncts(e Expr, parts []Expr, texts []string) ([]Expr, []string) {
+// conjunction is what must hold together, each part once.
+type conjunction struct {
+	parts []Expr
+	text  []byte // an opening parenthesis, and the parts with " && " between them
+	ends  []int  // of the parts, in text
+}
+
+func (c *conjunction) add(e Expr) {
 	switch e := e.(type) {
 	case All:
-		return parts, texts
+		return
 	case And:
 		for _, part := range e.Parts {
-			parts, texts = conjuncts(part, parts, texts)
+			c.add(part)
 		}
-		return parts, texts
+		return
 	}
-	text := printed(e, 32)
-	if slices.Contains(texts, text) {
-		return parts, texts
+	const and = " && "
+	before := len(c.text)
+	if len(c.parts) > 0 {
+		c.text = append(c.text, and...)
 	}
-	return append(parts, e), append(texts, text)
+	start := len(c.text)
+	c.text = e.text(c.text)
+	from := 1
+	for _, end := range c.ends {
+		if string(c.text[from:end]) == string(c.text[start:]) {
+			c.text = c.text[:before]
+			return
+		}
+		from = end + len(and)
+	}
+	c.parts, c.ends = append(c.parts, e), append(c.ends, len(c.text))
 }
 
 // Rename is s about other labels: each name it mentions becomes label(name).
@@ -95,14 +104,6 @@ func replaceParts(parts []Expr, f func(Expr) Expr) []Expr {
 		out[i] = replace(part, f)
 	}
 	return out
-}
-
-// printed is the text of e, expected to have about size bytes.
-func printed(e Expr, size int) string {
-	var b strings.Builder
-	b.Grow(size)
-	e.print(&b)
-	return b.String()
 }
 
 // OneOf is label in {values}: it sorts a copy of the values.

@@ -9,7 +9,7 @@ import (
 // [Not], [And], [Or].
 type Expr interface {
 	match(get func(string) (string, bool)) bool
-	print(b *strings.Builder)
+	text(b []byte) []byte // appends the canonical text
 }
 
 // All is all(): it selects everything.
@@ -112,54 +112,58 @@ func (e Or) match(get func(string) (string, bool)) bool {
 	return false
 }
 
-func (All) print(b *strings.Builder)    { b.WriteString("all()") }
-func (Global) print(b *strings.Builder) { b.WriteString("global()") }
-func (e Has) print(b *strings.Builder)  { b.WriteString("has(" + e.Label + ")") }
+func (All) text(b []byte) []byte    { return append(b, "all()"...) }
+func (Global) text(b []byte) []byte { return append(b, "global()"...) }
 
-func (e Compare) print(b *strings.Builder) {
-	b.WriteString(e.Label + " " + string(e.Op) + " " + quote(e.Value))
+func (e Has) text(b []byte) []byte {
+	b = append(append(b, "has("...), e.Label...)
+	return append(b, ')')
 }
 
-func (e In) print(b *strings.Builder) {
-	b.WriteString(e.Label)
+func (e Compare) text(b []byte) []byte {
+	b = append(append(b, e.Label...), ' ')
+	b = append(append(b, e.Op...), ' ')
+	return quote(b, e.Value)
+}
+
+func (e In) text(b []byte) []byte {
+	b = append(b, e.Label...)
 	if e.Not {
-		b.WriteString(" not")
+		b = append(b, " not"...)
 	}
-	b.WriteString(" in {")
+	b = append(b, " in {"...)
 	for i, v := range e.Values {
 		if i > 0 {
-			b.WriteString(", ")
+			b = append(b, ", "...)
 		}
-		b.WriteString(quote(v))
+		b = quote(b, v)
 	}
-	b.WriteString("}")
+	return append(b, '}')
 }
 
-func (e Not) print(b *strings.Builder) {
-	b.WriteString("!")
-	e.X.print(b)
-}
+func (e Not) text(b []byte) []byte { return e.X.text(append(b, '!')) }
+func (e And) text(b []byte) []byte { return partsText(b, e.Parts, " && ") }
+func (e Or) text(b []byte) []byte  { return partsText(b, e.Parts, " || ") }
 
-func (e And) print(b *strings.Builder) { printParts(b, e.Parts, " && ") }
-func (e Or) print(b *strings.Builder)  { printParts(b, e.Parts, " || ") }
-
-func printParts(b *strings.Builder, parts []Expr, op string) {
-	b.WriteString("(")
+func partsText(b []byte, parts []Expr, op string) []byte {
+	b = append(b, '(')
 	for i, part := range parts {
 		if i > 0 {
-			b.WriteString(op)
+			b = append(b, op...)
 		}
-		part.print(b)
+		b = part.text(b)
 	}
-	b.WriteString(")")
+	return append(b, ')')
 }
 
 // quote uses double quotes where it can: a string holds at most one of the two.
-func quote(s string) string {
-	if strings.Contains(s, `"`) {
-		return "'" + s + "'"
+func quote(b []byte, s string) []byte {
+	mark := byte('"')
+	if strings.IndexByte(s, mark) >= 0 {
+		mark = '\''
 	}
-	return `"` + s + `"`
+	b = append(append(b, mark), s...)
+	return append(b, mark)
 }
 
 func walk(e Expr, visit func(Expr)) {

@@ -33,11 +33,11 @@ func ParseLimit(text string, limit int) (*Selector, error) {
 	if p.err != nil {
 		return nil, p.err
 	}
-	canonical := printed(root, len(text)+8)
-	if canonical == text {
-		canonical = text // one copy less
+	canonical := root.text(make([]byte, 0, len(text)+8))
+	if string(canonical) == text {
+		return &Selector{root: root, text: text}, nil // one copy less
 	}
-	return &Selector{root: root, text: canonical}, nil
+	return &Selector{root: root, text: string(canonical)}, nil
 }
 
 // parser is a recursive descent over text. After each symbol it stands at the next
