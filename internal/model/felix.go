@@ -54,6 +54,8 @@ func parseFilter(e *first, s *v3.FelixConfigurationSpec) FilterConfig {
 		MangleReturn: isWord(e, "spec.nftablesMangleAllowAction", s.NftablesMangleAllowAction, "Return", "Accept"),
 		Reject:       isWord(e, "spec.nftablesFilterDenyAction", s.NftablesFilterDenyAction, "Reject", "Drop"),
 		SpoofAny:     isWord(e, "spec.workloadSourceSpoofing", s.WorkloadSourceSpoofing, "Any", "Disabled"),
+		KeepDenied:   isWord(e, "spec.deniedConnections", s.DeniedConnections, "Keep", "End"),
+		LogDenied:    isWord(e, "spec.logDefaultDeny", s.LogDefaultDeny, "Enabled", "Disabled"),
 		LogRate:      try(e, logRate, "spec.logActionRateLimit", s.LogActionRateLimit),
 		IPv6:         s.IPv6Support, MaxSetSize: s.MaxIpsetSize,
 	}

@@ -121,15 +121,15 @@ func TestFilterConfig(t *testing.T) {
 		allowVXLANPacketsFromWorkloads: true, allowIPIPPacketsFromWorkloads: false, vxlanPort: 8472, chainInsertMode: append,
 		nftablesFilterAllowAction: Return, nftablesMangleAllowAction: Accept, nftablesFilterDenyAction: reject, workloadSourceSpoofing: Any,
 		logPrefix: x, logActionRateLimit: 10/minute, logActionRateLimitBurst: 3, nftablesRefreshInterval: 5s, ipv6Support: false,
-		maxIpsetSize: 12, failsafeInboundHostPorts: [{port: 22}, {protocol: UDP, port: 68, net: 10.0.0.1/8}], failsafeOutboundHostPorts: []}`)
+		maxIpsetSize: 12, deniedConnections: Keep, logDefaultDeny: Enabled, failsafeInboundHostPorts: [{port: 22}, {protocol: UDP, port: 68, net: 10.0.0.1/8}], failsafeOutboundHostPorts: []}`)
 	if err != nil {
 		t.Fatal(err)
 	}
 	c := v.(model.FelixConfig)
 	f := c.Filter
 	got := fmt.Sprint(*f.ToHost, *f.KeepInvalid, *f.AllowVXLAN, *f.AllowIPIP, *f.VXLANPort, *f.Append, *f.FilterReturn, *f.MangleReturn,
-		*f.Reject, *f.SpoofAny, " "+*f.LogPrefix, *f.LogRate, *f.LogBurst, *f.Refresh, *f.IPv6, *f.MaxSetSize, f.FailsafeIn, f.FailsafeOut, f.FailsafeOut != nil, c.Unbuilt)
-	if want := "Allow true true false 8472 true true false true true x{10 1m0s} 3 5s false 12 [{6 22 invalid Prefix} {17 68 10.0.0.0/8}] [] true []"; got != want {
+		*f.Reject, *f.SpoofAny, " "+*f.LogPrefix, *f.LogRate, *f.LogBurst, *f.Refresh, *f.IPv6, *f.MaxSetSize, *f.KeepDenied, *f.LogDenied, f.FailsafeIn, f.FailsafeOut, f.FailsafeOut != nil, c.Unbuilt)
+	if want := "Allow true true false 8472 true true false true true x{10 1m0s} 3 5s false 12 true true [{6 22 invalid Prefix} {17 68 10.0.0.0/8}] [] true []"; got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 	if in, out := fmt.Sprint(model.DefaultFailsafeIn()), fmt.Sprint(model.DefaultFailsafeOut()); len(model.DefaultFailsafeIn()) != 9 || len(model.DefaultFailsafeOut()) != 9 {
