@@ -81,22 +81,26 @@ func tuneLink(name string, v4, v6 bool) (written int, err error) {
 // wrote. It calls the kernel directly: package os would put each file into the poller.
 func setSysctl(path, value string) (bool, error) {
 	path = "/proc/sys/net/" + path
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return false, fmt.Errorf("fib: read %s: %w", path, err)
+	// Finding the file is most of the work, so it is opened once. Where it can't be
+	// written it may still be right.
+	fd, refused := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if refused != nil {
+		var err error
+		if fd, err = unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
+			return false, fmt.Errorf("fib: read %s: %w", path, err)
+		}
 	}
+	defer unix.Close(fd)
 	var buf [32]byte
 	n, err := unix.Read(fd, buf[:])
-	unix.Close(fd)
 	if err != nil {
 		return false, fmt.Errorf("fib: read %s: %w", path, err)
 	}
 	if string(bytes.TrimSpace(buf[:n])) == value {
 		return false, nil
 	}
-	if fd, err = unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC, 0); err == nil {
-		_, err = unix.Write(fd, []byte(value))
-		unix.Close(fd)
+	if err = refused; err == nil {
+		_, err = unix.Pwrite(fd, []byte(value), 0)
 	}
 	if err != nil {
 		return false, fmt.Errorf("fib: write %s to %s: %w", value, path, err)
