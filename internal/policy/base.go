@@ -268,12 +268,14 @@ func dispatch(p Point, out bool) plan.Rule {
 	return plan.Rule{Dispatch: &plan.Dispatch{Out: out, Classes: p.Classes(), Chains: p.Chains()}}
 }
 
-// host asks the host endpoints at p; none if they have nothing to say there.
+// host asks the host endpoints at p; none if they have nothing to say there. Host
+// endpoints are never interfaces of workloads, those for all interfaces ("*") neither.
 func (b *base) host(p Point, out bool, first ...plan.Rule) []plan.Rule {
 	if !b.used.Has(p) {
 		return nil
 	}
-	return append(first, dispatch(p, out), plan.Rule{Verdict: plan.Jump, Target: p.Any()})
+	rules := append(b.leave(out), first...)
+	return append(rules, dispatch(p, out), plan.Rule{Verdict: plan.Jump, Target: p.Any()})
 }
 
 // accepted is what the host endpoint's policy has let in at an earlier point.
@@ -292,8 +294,7 @@ func (b *base) prerouting() {
 		not := plan.Match{Kind: plan.MatchInSource, Not: true, Set: SourceAddrs}
 		raw = append(raw, plan.Rule{Match: []plan.Match{m, not}, Verdict: plan.Goto, Target: "source"})
 	}
-	untracked := b.host(HostUntrackedIn, false, b.leave(false)...)
-	b.hook("prerouting-raw", plan.Prerouting, priorityRaw, raw, untracked)
+	b.hook("prerouting-raw", plan.Prerouting, priorityRaw, raw, b.host(HostUntrackedIn, false))
 
 	source := plan.Chain{Name: "source"}
 	if b.V6 {
@@ -360,12 +361,12 @@ func (b *base) input() {
 	if b.Settings.ToHost != model.Deny && !b.used.Has(HostIn) {
 		return
 	}
-	leave := b.leave(false)
+	var workloads []plan.Rule
 	if b.Settings.ToHost == model.Deny {
-		leave = b.workloads(false, "workload-to-host")
+		workloads = b.workloads(false, "workload-to-host")
 		b.chain(plan.Chain{Name: "workload-to-host", Rules: append(b.neighbours(), drop("workload to its host"))})
 	}
-	b.hook("input-to", plan.Input, priorityNext, established(), leave, b.host(HostIn, false, b.accepted()))
+	b.hook("input-to", plan.Input, priorityNext, established(), workloads, b.host(HostIn, false, b.accepted()))
 }
 
 // neighbours lets pass what a workload needs for its gateway to be a gateway (IPv6):
@@ -385,12 +386,12 @@ func (b *base) neighbours() []plan.Rule {
 func (b *base) output() {
 	if b.used.Has(HostUntrackedOut) {
 		clear := []plan.Rule{{ClearMark: b.mark()}}
-		b.hook("output-raw", plan.Output, priorityRaw, clear, b.leave(true), b.host(HostUntrackedOut, true))
+		b.hook("output-raw", plan.Output, priorityRaw, clear, b.host(HostUntrackedOut, true))
 	} else if b.used.Has(HostOut) && (b.used.Has(HostUntrackedIn) || b.used.Has(HostPreDNAT)) {
 		// A socket may give its packets the mark of those it answers.
 		b.hook("output-raw", plan.Output, priorityRaw, []plan.Rule{{ClearMark: b.mark()}})
 	}
 	if b.used.Has(HostOut) {
-		b.hook("output-to", plan.Output, priorityNext, established(), b.leave(true), b.ended(), b.host(HostOut, true, b.accepted()))
+		b.hook("output-to", plan.Output, priorityNext, established(), b.host(HostOut, true, append(b.ended(), b.accepted())...))
 	}
 }
