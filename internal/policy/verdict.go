@@ -202,27 +202,6 @@ func (w *walk) atHost(node string, d Direction, stages ...Stage) bool {
 	return true
 }
 
-// failsafe reports whether the packet is one that host endpoints never deny, except
-// where they judge what a node forwards.
-func (p *part) failsafe() bool {
-	w, s, d := p.walk, p.subject, p.direction
-	set := w.settings(s.Node)
-	list, other, field := set.FailsafeIn, w.packet.Src, "spec.failsafeInboundHostPorts"
-	if d == Egress {
-		list, other, field = set.FailsafeOut, w.packet.Dst, "spec.failsafeOutboundHostPorts"
-	}
-	for i, f := range list {
-		if f.Protocol == w.packet.Protocol && f.Port == w.packet.DstPort && (!f.Net.IsValid() || f.Net.Contains(other)) {
-			p.decide(Step{
-				Kind: KindFailsafe, Index: -1, Action: model.Allow, Field: fmt.Sprintf("%s[%d]", field, i),
-				Text: fmt.Sprintf("%s %d is a failsafe port", ProtocolName(f.Protocol), f.Port),
-			})
-			return true
-		}
-	}
-	return false
-}
-
 // policed asks a workload's policies and profiles.
 func (w *walk) policed(s Subject, d Direction, st Stage) bool {
 	if w.elsewhere(s.Node) {

@@ -202,7 +202,8 @@ func (v *View) mentioned(s *selector.Selector, h Holder) []string {
 	return out
 }
 
-// service looks for a backend; as a source only the address counts.
+// service looks for a backend; as a source only the address counts. A slice that says
+// "all ports" names none, and so none matches.
 func (m *matching) service(side string, e *model.Entity, addr netip.Addr, port uint16, dst bool) bool {
 	if e.Service == (model.Service{}) {
 		return true
@@ -213,7 +214,7 @@ func (m *matching) service(side string, e *model.Entity, addr netip.Addr, port u
 			continue
 		}
 		for _, p := range h.Ports {
-			if !dst || p.Protocol == m.packet.Protocol && (p.Port == 0 || p.Port == port) {
+			if !dst || p.Protocol == m.packet.Protocol && p.Port == port && HasPorts(p.Protocol) {
 				m.reasons = append(m.reasons, Reason{
 					Field: side + ".services", Value: name, Object: h.Key().String(), ObjectField: "endpoints",
 					ObjectValue: strings.TrimSuffix(addr.String()+" "+portText(p), " "),
@@ -230,9 +231,6 @@ func (m *matching) service(side string, e *model.Entity, addr netip.Addr, port u
 }
 
 func portText(p model.NamedPort) string {
-	if p.Port == 0 {
-		return "all ports of " + ProtocolName(p.Protocol)
-	}
 	return fmt.Sprintf("%s %d", ProtocolName(p.Protocol), p.Port)
 }
 

@@ -1,0 +1,156 @@
+// Package policy_test holds what is decided about packets against what is enforced:
+// three ways to judge the same packets must agree.
+//
+//	policy.Verdict ── what people are told
+//	plan.Judge ────── the rules, interpreted
+//	the kernel ────── the rules, in nf_tables of a network namespace
+package policy_test
+
+import (
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+
+	"github.com/weft-net/weft/internal/plan"
+	"github.com/weft-net/weft/internal/policy"
+	"github.com/weft-net/weft/test/policy/world"
+)
+
+var (
+	seed   = flag.Uint64("seed", 1, "of the first world")
+	worlds = flag.Int("worlds", 320, "how many worlds")
+)
+
+// perWorld is how many packets a world gets.
+const perWorld = 36
+
+// judge is what the rules of f do with p on its way through the node, as far as
+// package plan knows; rule is the comment of the one that denied.
+func judge(f *filter, p world.Packet) (allowed bool, rule string) {
+	m := f.v4
+	if p.Src.Is6() {
+		m = f.v6
+	}
+	pkt := plan.Packet{
+		InLink: p.In, Src: p.Src, Dst: p.Dst, Protocol: p.Protocol, SrcPort: p.SrcPort, DstPort: p.DstPort,
+		ICMPType: p.ICMPType, ICMPCode: p.ICMPCode, State: plan.StateNew, DstLocal: p.Out == "",
+	}
+	hooks := []plan.Hook{plan.Prerouting, plan.Forward, plan.Postrouting}
+	switch {
+	case p.In == "":
+		hooks = []plan.Hook{plan.Output, plan.Postrouting}
+		pkt.OutLink = p.Out
+	case p.Out == "":
+		hooks = []plan.Hook{plan.Prerouting, plan.Input}
+	}
+	for _, h := range hooks {
+		if h != plan.Prerouting {
+			pkt.OutLink = p.Out
+		}
+		if h == plan.Postrouting {
+			pkt.InLink = ""
+		}
+		j := m.Judge(h, pkt)
+		if j.Denied() {
+			return false, j.Rule
+		}
+		pkt.Mark = j.Mark
+		if j.Untrack {
+			pkt.State = plan.StateUntracked
+		}
+	}
+	return true, ""
+}
+
+// filter is a compiled world, ready to judge.
+type filter struct {
+	plan.Filter
+	v4, v6 *plan.Machine
+}
+
+func compile(w world.World) *filter {
+	f := &filter{Filter: policy.Compile(world.Node, w.Values, w.Links, w.Settings)}
+	f.v4, f.v6 = f.V4.Machine(), f.V6.Machine()
+	return f
+}
+
+// differ says how the explanation and the rules differ about p; empty: they agree.
+func differ(w world.World, f *filter, p world.Packet) string {
+	e, err := w.View().Verdict(p.Query)
+	if err != nil {
+		return "" // shrinking took an end of the packet away
+	}
+	allowed, rule := judge(f, p)
+	if allowed != e.Allowed {
+		return fmt.Sprintf("explained: allowed %v; rules: allowed %v by %q\n%v", e.Allowed, allowed, rule, e)
+	}
+	if s, ok := e.Decider(); ok && !allowed && s.Index >= 0 && rule != policy.RuleID(s.Key, direction(e), s.Index) {
+		return fmt.Sprintf("denied by %s %s, but by the rule %q, not %q\n%v", s.Object, s.Field, rule, policy.RuleID(s.Key, direction(e), s.Index), e)
+	}
+	return ""
+}
+
+func direction(e policy.Explanation) policy.Direction {
+	if e.Parts[len(e.Parts)-1].Direction == policy.Egress.String() {
+		return policy.Egress
+	}
+	return policy.Ingress
+}
+
+// shrink takes away all documents without which the packet is judged differently still.
+func shrink(w world.World, differs func(world.World) string) world.World {
+	for again := true; again; {
+		again = false
+		for i := len(w.Docs) - 1; i >= 0; i-- {
+			if less, ok := w.Without(i); ok && differs(less) != "" {
+				w, again = less, true
+			}
+		}
+	}
+	return w
+}
+
+// The explanation is what the rules do.
+func TestVerdictIsTheRules(t *testing.T) {
+	t.Parallel()
+	allowed, found := 0, map[string]bool{}
+	for n := range *worlds {
+		s := *seed + uint64(n)
+		w, err := world.Random(rand.New(rand.NewPCG(s, 0)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, v := compile(w), w.View()
+		for _, p := range w.Packets(rand.New(rand.NewPCG(s, 1)), perWorld) {
+			e, err := v.Verdict(p.Query)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if e.Allowed {
+				allowed++
+			}
+			if differ(w, f, p) == "" {
+				continue
+			}
+			again := func(w world.World) string { return differ(w, compile(w), p) }
+			small := shrink(w, again)
+			if why := again(small); !found[kind(why)] {
+				found[kind(why)] = true
+				t.Errorf("-seed %d -worlds 1: %v\n%s\n%v", s, p, why, small)
+			}
+			if len(found) > 3 {
+				t.FailNow()
+			}
+			break
+		}
+	}
+	// Worlds in which all is allowed, or nothing, would show nothing.
+	if n := *worlds * perWorld; *worlds > 50 && (allowed < n/5 || allowed > n*4/5) {
+		t.Errorf("%d of %d packets are allowed, want between a fifth and four fifths", allowed, n)
+	}
+}
+
+// kind is the first line, so that one mistake is shown once.
+func kind(why string) string { line, _, _ := strings.Cut(why, "\n"); return line }
