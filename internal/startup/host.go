@@ -4,53 +4,90 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
 	"time"
 
-	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/weft-net/weft/internal/kernel/netlink"
 )
 
 // ThisHost asks the machine (the network namespace) that the process runs on.
 func ThisHost() Host { return Host{Links: Links, SourceTo: SourceTo} }
 
-// Links lists the interfaces of this machine.
+// Links lists the interfaces of this machine, in the order in which they were made.
 func Links() ([]Link, error) {
-	links, err := again(netlink.LinkList)
+	s, err := netlink.Open(netlink.Options{Protocol: unix.NETLINK_ROUTE})
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("startup: links: %w", err)
 	}
-	addrs, err := again(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_ALL) })
-	if err != nil {
-		return nil, err
-	}
-	slices.SortFunc(links, func(a, b netlink.Link) int { return a.Attrs().Index - b.Attrs().Index })
-	var out []Link
-	for _, i := range links {
-		at := i.Attrs()
-		l := Link{Name: at.Name, Up: at.Flags&net.FlagUp != 0, MTU: at.MTU}
-		for _, a := range addrs {
-			if addr, ok := netip.AddrFromSlice(a.IP); ok && a.LinkIndex == at.Index {
-				ones, _ := a.Mask.Size()
-				l.Addrs = append(l.Addrs, netip.PrefixFrom(addr.Unmap(), ones))
-			}
+	defer func() { _ = s.Close() }()
+	var links map[int32]*Link
+	for range 10 {
+		// A dump during which something changed is begun again.
+		if links, err = readLinks(s); !errors.Is(err, netlink.ErrInterrupted) {
+			break
 		}
-		out = append(out, l)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("startup: links: %w", err)
+	}
+	out := make([]Link, 0, len(links))
+	for _, index := range slices.Sorted(maps.Keys(links)) {
+		out = append(out, *links[index])
 	}
 	return out, nil
 }
 
-// again repeats a dump that the kernel interrupted because something changed
-// meanwhile.
-func again[T any](dump func() ([]T, error)) ([]T, error) {
-	for range 10 {
-		out, err := dump()
-		if !errors.Is(err, netlink.ErrDumpInterrupted) {
-			return out, err
+// skipStatistics is RTEXT_FILTER_SKIP_STATS (linux/rtnetlink.h): counters are most
+// of what the kernel has to say of a link.
+const skipStatistics = 1 << 3
+
+// readLinks reads links and then their addresses (rtnetlink(7)).
+func readLinks(s *netlink.Socket) (map[int32]*Link, error) {
+	links := map[int32]*Link{}
+	all := netlink.AppendAttr32(make([]byte, unix.SizeofIfInfomsg), unix.IFLA_EXT_MASK, skipStatistics)
+	err := s.Dump(unix.RTM_GETLINK, all, func(_ uint16, body []byte) {
+		if len(body) < unix.SizeofIfInfomsg {
+			return
 		}
+		l := &Link{Up: netlink.Uint32(body[8:])&unix.IFF_UP != 0}
+		for typ, v := range netlink.Attributes(body[unix.SizeofIfInfomsg:]) {
+			switch typ {
+			case unix.IFLA_IFNAME:
+				l.Name = unix.ByteSliceToString(v)
+			case unix.IFLA_MTU:
+				l.MTU = int(netlink.Uint32(v))
+			}
+		}
+		links[int32(netlink.Uint32(body[4:]))] = l
+	}, nil)
+	if err != nil {
+		return nil, err
 	}
-	return dump()
+	return links, s.Dump(unix.RTM_GETADDR, make([]byte, unix.SizeofIfAddrmsg), func(_ uint16, body []byte) {
+		if len(body) < unix.SizeofIfAddrmsg {
+			return
+		}
+		var addr, local netip.Addr // of the far end of a line, and then of this one
+		for typ, v := range netlink.Attributes(body[unix.SizeofIfAddrmsg:]) {
+			switch typ {
+			case unix.IFA_ADDRESS:
+				addr, _ = netip.AddrFromSlice(v)
+			case unix.IFA_LOCAL:
+				local, _ = netip.AddrFromSlice(v)
+			}
+		}
+		if local.IsValid() {
+			addr = local
+		}
+		if l := links[int32(netlink.Uint32(body[4:]))]; l != nil && addr.IsValid() {
+			l.Addrs = append(l.Addrs, netip.PrefixFrom(addr, int(body[1])))
+		}
+	}, nil)
 }
 
 // SourceTo finds the address from which this machine would send to dst, by
