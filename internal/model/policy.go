@@ -80,7 +80,7 @@ func (t Tier) Key() Key { return Key{Kind: KindTier, Name: t.Name} }
 // Rule matches packets by everything that is set; the zero Rule denies all.
 type Rule struct {
 	Action      Action
-	Family      uint8 // 4, 6, or 0 for both
+	Family      uint8 // 4, 6, or 0 for both; nets make a rule one of their family
 	Protocol    uint8 // IP protocol number; 0: any
 	NotProtocol uint8 // 0: none
 	ICMP        ICMP
@@ -90,8 +90,9 @@ type Rule struct {
 	// Field is where the rule stands in its object, such as spec.ingress[2], or
 	// spec.ingress[0].from[1] for an object that has peers and ports instead of rules.
 	Field string
-	// Unbuilt names what the rule asks for beyond layer 4 (http). Such a rule
-	// allows nothing.
+	// Unbuilt names what the rule asks for and nothing here can match: http, or the
+	// peers nodes and domainNames of a ClusterNetworkPolicy. Such a rule has the
+	// action Allow, and allows nothing.
 	Unbuilt string
 }
 
@@ -102,9 +103,12 @@ type ICMP struct{ TypePlus1, CodePlus1 uint16 }
 // Entity matches one end of a packet by everything that is set. The zero Entity
 // matches all.
 type Entity struct {
-	Nets, NotNets         []netip.Prefix     // masked
-	Selector, NotSelector *selector.Selector // of endpoints and network sets; nil: not set
-	Service               Service            // zero: not set
+	Nets, NotNets []netip.Prefix // masked
+	// Selector is the effective one, of endpoints and network sets: namespaces and
+	// service accounts are worked in. NotSelector is as it was written; what it is
+	// confined to is in Selector. nil: not set.
+	Selector, NotSelector *selector.Selector
+	Service               Service // zero: not set
 	// Ports and NamedPorts are alternatives of one another, and so are their negations.
 	Ports, NotPorts           []PortRange
 	NamedPorts, NotNamedPorts []string
@@ -161,7 +165,9 @@ type EndpointSlice struct {
 	Namespace, Name string
 	Service         Service // zero: of none
 	Addrs           []netip.Addr
-	Ports           []NamedPort // port 0: all ports of the protocol
+	// Ports of the addresses. Port 0 means that the slice does not say which; as a
+	// destination Calico matches none then.
+	Ports []NamedPort
 }
 
 // Key implements [Value].

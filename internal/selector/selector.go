@@ -12,10 +12,12 @@
 //
 // White space is spaces and tabs. The words of an operator may be written together
 // ("notin"); a call's name and its parenthesis must be ("all ()" is an error). Every
-// word may also be a label name. There are no escapes. A text has at most 1024 bytes.
+// word may also be a label name. There are no escapes. A text that users write has at
+// most 1024 bytes; what is made of several selectors ([AllOf]), or of a selector about
+// something else ([Selector.Rename], [Selector.Replace]), has no limit.
 //
-// Invariant: Parse(s.String()) selects what s selects. The canonical text is the
-// one Calico prints, so that names made from it ([Selector.ID]) agree.
+// Invariant: [ParseLimit] of s.String() selects what s selects. The canonical text is
+// the one Calico prints, so that names made from it ([Selector.ID]) agree.
 //
 // The package decides about labels only. Which objects there are, what labels they
 // inherit and where global() is allowed is for its users; they can walk the parse
