@@ -163,8 +163,8 @@ type Rule struct {
 	Update string
 	Count  bool
 	Log    *NFLog
-	// SetMark and ClearMark are bits of the packet's mark that the rule sets and
-	// clears, in that order; 0: none. It is how a base chain tells a later one that
+	// ClearMark and SetMark are bits of the packet's mark that the rule clears, then
+	// sets; 0: none. It is how a base chain tells a later one that
 	// the packet has been let in.
 	SetMark, ClearMark uint32
 	Track              bool // notrack: this packet is not for connection tracking

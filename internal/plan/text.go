@@ -28,8 +28,11 @@ func (r Rule) String() string {
 		}
 		fmt.Fprintf(&b, "log prefix %q group %d ", l.Prefix, l.Group)
 	}
-	if r.SetMark|r.ClearMark != 0 {
-		fmt.Fprintf(&b, "meta mark set mark and %#x or %#x ", ^r.ClearMark, r.SetMark)
+	if r.ClearMark != 0 {
+		fmt.Fprintf(&b, "meta mark set mark and %#x ", ^r.ClearMark)
+	}
+	if r.SetMark != 0 {
+		fmt.Fprintf(&b, "meta mark set mark or %#x ", r.SetMark)
 	}
 	if r.Track {
 		b.WriteString("notrack ")

@@ -362,11 +362,13 @@ func (b *base) input() {
 		return
 	}
 	var workloads []plan.Rule
+	hosts := b.host(HostIn, false, b.accepted())
 	if b.Settings.ToHost == model.Deny {
 		workloads = b.workloads(false, "workload-to-host")
+		hosts = hosts[min(len(hosts), len(b.Settings.Prefixes)):] // they have left
 		b.chain(plan.Chain{Name: "workload-to-host", Rules: append(b.neighbours(), drop("workload to its host"))})
 	}
-	b.hook("input-to", plan.Input, priorityNext, established(), workloads, b.host(HostIn, false, b.accepted()))
+	b.hook("input-to", plan.Input, priorityNext, established(), workloads, hosts)
 }
 
 // neighbours lets pass what a workload needs for its gateway to be a gateway (IPv6):

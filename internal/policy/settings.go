@@ -37,6 +37,7 @@ type Settings struct {
 	LogRate                 uint32       // logged packets in LogPerSeconds, of each rule; 0: no limit
 	LogBurst                uint32       // packets beyond it at once
 	LogPerSeconds           uint32
+	Append                  bool          // where others' rules must be, ours come last (chainInsertMode)
 	LogPrefix               string        // begins the log lines of Log rules
 	Mark                    uint32        // one bit of packets' marks; 0: DefaultMark
 	MaxSetSize              int           // members that a set may have; 0: no limit
@@ -56,7 +57,7 @@ func (s Settings) Equal(o Settings) bool {
 func (s Settings) scalars() any {
 	return [...]any{
 		s.IPv6, s.ToHost, s.Reject, s.KeepInvalid, s.AllowVXLAN, s.AllowIPIP, s.VXLANPort, s.SpoofAny, s.EndFlows, s.LogDenied,
-		s.LogRate, s.LogBurst, s.LogPerSeconds, s.LogPrefix, s.Mark, s.MaxSetSize, s.Refresh,
+		s.LogRate, s.LogBurst, s.LogPerSeconds, s.LogPrefix, s.Append, s.Mark, s.MaxSetSize, s.Refresh,
 	}
 }
 
@@ -113,6 +114,7 @@ func (s Settings) under(c model.FelixConfig) Settings {
 	over(&s.SpoofAny, f.SpoofAny)
 	over(&s.LogDenied, f.LogDenied)
 	over(&s.LogPrefix, f.LogPrefix)
+	over(&s.Append, f.Append)
 	over(&s.MaxSetSize, f.MaxSetSize)
 	over(&s.Refresh, f.Refresh)
 	return s
