@@ -1,0 +1,351 @@
+package policy
+
+import (
+	"slices"
+
+	"github.com/weft-net/weft/internal/model"
+	"github.com/weft-net/weft/internal/plan"
+)
+
+// pol is a policy that is known. Lists point to p, which is replaced in place.
+type pol struct {
+	p      model.Policy
+	sel    uint32 // in Graph.selected
+	round  uint32
+	bodies [2][2]*body // by family and direction; nil: not in force
+}
+
+// prof is a profile that is known, or that lists still have.
+type prof struct {
+	p      model.Profile
+	known  bool
+	round  uint32
+	bodies [2][2]*body
+}
+
+// body is the rules of a policy or profile in force, in one family and direction: the
+// sets that they need, and their chain.
+type body struct {
+	half    *half
+	dir     Direction
+	pol     *pol  // or
+	prof    *prof // of which it is
+	users   int
+	sets    []*liveSet
+	inlined bool
+	emitted
+}
+
+// liveTier is a tier chain, liveList a list chain, in one family.
+type liveTier struct {
+	name  string
+	stage Stage
+	dir   Direction
+	list  TierList
+	pols  []*body
+	users int
+	emitted
+}
+
+type liveList struct {
+	at          Point
+	name, class string
+	list        List
+	tiers       []*liveTier
+	profs       []*body
+	users       int
+	linked      int // interfaces of users; "*" is none
+	emitted
+}
+
+// link counts interfaces: with the first one the list gets its place in the map of lists,
+// with the last one it loses it.
+func (l *liveList) link(h *half, n int) {
+	e := placed{l.at.Chains(), plan.Element{Link: l.class, Value: l.name}}
+	was := l.linked > 0
+	l.linked += n
+	if now := l.linked > 0; now && !was {
+		h.elems.put(e)
+	} else if was && !now {
+		h.elems.remove(e)
+	}
+}
+
+// emitted is a chain as it was emitted; without a name it was not.
+type emitted struct{ chain plan.Chain }
+
+// putPolicy takes in a policy.
+func (g *Graph) putPolicy(k model.Key, v model.Policy) {
+	p := g.policies[k]
+	if p == nil {
+		p = &pol{p: v, round: g.round}
+		g.policies[k] = p
+		g.choose(p)
+		return
+	}
+	p.round = g.round
+	if p.p.Selector.String() != v.Selector.String() {
+		g.unchoose(p)
+		p.p = v
+		g.choose(p)
+	} else {
+		moved := !samePlace(&p.p, &v)
+		if p.p = v; moved {
+			g.touchSelected(p.sel)
+		}
+	}
+	g.touchBodies(p.bodies)
+}
+
+// samePlace reports whether two versions of a policy stand in the same lists at the
+// same places.
+func samePlace(a, b *model.Policy) bool {
+	return a.Tier == b.Tier && a.Order == b.Order && a.Staged == b.Staged && a.Delete == b.Delete &&
+		a.AppliesIngress == b.AppliesIngress && a.AppliesEgress == b.AppliesEgress &&
+		a.DoNotTrack == b.DoNotTrack && a.PreDNAT == b.PreDNAT && a.ApplyOnForward == b.ApplyOnForward
+}
+
+func (g *Graph) dropPolicy(k model.Key) {
+	g.unchoose(g.policies[k])
+	delete(g.policies, k)
+}
+
+// choose lets a policy select subjects.
+func (g *Graph) choose(p *pol) {
+	p.sel = g.selected.Add(p.p.Selector)
+	g.chosen[p.sel] = append(g.chosen[p.sel], p)
+	g.touchSelected(p.sel)
+}
+
+func (g *Graph) unchoose(p *pol) {
+	g.touchSelected(p.sel)
+	of := g.chosen[p.sel]
+	at := slices.Index(of, p)
+	if of = slices.Delete(of, at, at+1); len(of) == 0 {
+		delete(g.chosen, p.sel)
+	} else {
+		g.chosen[p.sel] = of
+	}
+	g.selected.Remove(p.sel)
+}
+
+// touchSelected marks the subjects of a selector.
+func (g *Graph) touchSelected(sel uint32) {
+	for n := range g.selected.Items(sel) {
+		g.dirty.subjects[g.subjects.list[n]] = struct{}{}
+	}
+}
+
+func (g *Graph) touchBodies(bodies [2][2]*body) {
+	for _, of := range bodies {
+		for _, b := range of {
+			if b != nil {
+				g.dirty.bodies[b] = struct{}{}
+			}
+		}
+	}
+}
+
+// putProfile takes in a profile.
+func (g *Graph) putProfile(v model.Profile) {
+	g.members.PutParent(v.Name, v.Labels)
+	p := g.profiles[v.Name]
+	if p == nil {
+		p = &prof{}
+		g.profiles[v.Name] = p
+	}
+	came := !p.known
+	p.p, p.known, p.round = v, true, g.round
+	g.touchBodies(p.bodies)
+	users := g.subjects.byProfile[v.Name]
+	if users == nil {
+		return
+	}
+	g.selected.PutParent(v.Name, v.Labels)
+	for s := range users {
+		if came {
+			g.dirty.subjects[s] = struct{}{}
+		}
+	}
+}
+
+func (g *Graph) dropProfile(name string) {
+	p := g.profiles[name]
+	if p == nil || !p.known {
+		return
+	}
+	g.members.DeleteParent(name)
+	p.known = false
+	delete(g.profiles, name)
+	if users := g.subjects.byProfile[name]; users != nil {
+		g.selected.DeleteParent(name)
+		for s := range users {
+			g.dirty.subjects[s] = struct{}{}
+		}
+	}
+}
+
+// acquireList is the list chain of w, with one user more.
+func (g *Graph) acquireList(h *half, at Point, w *wanted) *liveList {
+	l := h.lists[w.name]
+	if l == nil {
+		l = &liveList{at: at, name: w.name, class: w.class, list: w.List}
+		for i := range w.Tiers {
+			l.tiers = append(l.tiers, g.acquireTier(h, w, i))
+		}
+		for _, p := range w.profs {
+			l.profs = append(l.profs, g.acquireBody(h, &p.bodies, &body{half: h, dir: w.Direction, prof: p}))
+		}
+		h.lists[w.name] = l
+		h.touchedLists[l] = struct{}{}
+	}
+	l.users++
+	return l
+}
+
+func (g *Graph) acquireTier(h *half, w *wanted, i int) *liveTier {
+	name := TierChainName(w.Tiers[i], w.Stage, w.Direction)
+	t := h.tiers[name]
+	if t == nil {
+		t = &liveTier{name: name, stage: w.Stage, dir: w.Direction, list: w.Tiers[i]}
+		for _, p := range w.pols[i] {
+			t.pols = append(t.pols, g.acquireBody(h, &p.bodies, &body{half: h, dir: w.Direction, pol: p}))
+		}
+		h.tiers[name] = t
+		h.touchedTiers[t] = struct{}{}
+	}
+	t.users++
+	return t
+}
+
+// acquireBody is the body in force, with one user more; fresh becomes it if there is
+// none.
+func (g *Graph) acquireBody(h *half, bodies *[2][2]*body, fresh *body) *body {
+	at := &bodies[h.index()][fresh.dir]
+	if *at == nil {
+		*at = fresh
+		g.dirty.bodies[fresh] = struct{}{}
+	}
+	(*at).users++
+	return *at
+}
+
+func (g *Graph) releaseBody(b *body) {
+	if b.users--; b.users > 0 {
+		return
+	}
+	delete(g.dirty.bodies, b)
+	for _, s := range b.sets {
+		g.releaseSet(b.half, s, b)
+	}
+	b.half.forget(&b.emitted)
+	if b.pol != nil {
+		b.pol.bodies[b.half.index()][b.dir] = nil
+	} else {
+		b.prof.bodies[b.half.index()][b.dir] = nil
+	}
+}
+
+func (b *body) rules() []model.Rule {
+	if b.pol != nil {
+		return Rules(&b.pol.p, b.dir)
+	}
+	return profileRules(&b.prof.p, b.dir)
+}
+
+// need gives dirty bodies the sets that they need. All new ones come before any old
+// one goes, so that a set that moves stays.
+func (g *Graph) need() {
+	old := map[*body][]*liveSet{}
+	for b := range g.dirty.bodies {
+		old[b] = b.sets
+		b.sets = nil
+		for _, n := range Needs(b.rules(), b.half.v6) {
+			b.sets = append(b.sets, g.acquireSet(b.half, n, b))
+		}
+	}
+	for b, sets := range old {
+		for _, s := range sets {
+			if !slices.Contains(b.sets, s) {
+				g.releaseSet(b.half, s, b)
+			}
+		}
+	}
+}
+
+// settle lets go what lost its last user: lists, then tiers, then bodies.
+func (g *Graph) settle(h *half) {
+	for l := range h.touchedLists {
+		if l.users > 0 {
+			continue
+		}
+		delete(h.touchedLists, l)
+		delete(h.lists, l.name)
+		h.forget(&l.emitted)
+		for _, t := range l.tiers {
+			t.users--
+			h.touchedTiers[t] = struct{}{}
+		}
+		for _, b := range l.profs {
+			g.releaseBody(b)
+		}
+	}
+	for t := range h.touchedTiers {
+		if t.users > 0 {
+			continue
+		}
+		delete(h.touchedTiers, t)
+		delete(h.tiers, t.name)
+		h.forget(&t.emitted)
+		for _, b := range t.pols {
+			g.releaseBody(b)
+		}
+	}
+}
+
+// emitChains emits whatever may look otherwise than before.
+func (g *Graph) emitChains(h *half) {
+	if g.dirty.chains {
+		for _, l := range h.lists {
+			h.touchedLists[l] = struct{}{}
+		}
+		for _, p := range g.policies {
+			g.touchBodies(p.bodies)
+		}
+		for _, p := range g.profiles {
+			g.touchBodies(p.bodies)
+		}
+	}
+	inlined := map[*body]bool{}
+	for b := range g.dirty.bodies {
+		if b.half != h {
+			continue
+		}
+		if b.prof != nil {
+			h.emit(&b.emitted, h.emitter.ProfileChain(&b.prof.p, b.dir))
+			continue
+		}
+		was := b.inlined
+		if b.inlined = Inlined(&b.pol.p, b.dir); b.inlined {
+			h.forget(&b.emitted)
+		} else {
+			h.emit(&b.emitted, h.emitter.PolicyChain(&b.pol.p, b.dir))
+		}
+		if was || b.inlined {
+			inlined[b] = true
+		}
+	}
+	for _, t := range h.tiers {
+		_, dirty := h.touchedTiers[t]
+		_, renewed := g.dirty.tiers[t.list.Tier.Name]
+		if dirty || renewed || g.dirty.chains || len(inlined) > 0 && slices.ContainsFunc(t.pols, func(b *body) bool { return inlined[b] }) {
+			t.list.Tier = g.tier(t.list.Tier.Name)
+			h.emit(&t.emitted, h.emitter.TierChain(t.list, t.stage, t.dir))
+		}
+	}
+	for l := range h.touchedLists {
+		h.emit(&l.emitted, h.emitter.ListChain(l.list))
+	}
+	clear(h.touchedLists)
+	clear(h.touchedTiers)
+}
