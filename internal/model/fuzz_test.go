@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"encoding/json"
 	"os"
-	"strings"
 	"testing"
 
 	v3 "github.com/weft-net/weft/api/v3"
@@ -33,12 +32,19 @@ func FuzzParse(f *testing.F) {
 	if scan.Err() != nil || seeds < 300 {
 		f.Fatalf("%d seeds, %v", seeds, scan.Err())
 	}
-	for _, spec := range []string{
-		"{kind: KubernetesNetworkPolicy, spec: {podSelector: {matchExpressions: [{key: a, operator: NotIn, values: [b]}]}, ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/8, except: [10.1.0.0/16]}}], ports: [{port: 1, endPort: 65535}]}]}}",
-		"{kind: KubernetesClusterNetworkPolicy, spec: {tier: Admin, priority: 1, subject: {pods: {namespaceSelector: {}, podSelector: {}}}, egress: [{action: Pass, to: [{nodes: {}}, {networks: [10.0.0.0/8, '::/0']}]}]}}",
-		"{kind: KubernetesEndpointSlice, addressType: IPv4, endpoints: [{addresses: [10.0.0.1]}], ports: [{port: 80}]}",
+	for _, text := range []string{
+		"{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: x, namespace: a}, spec: {podSelector: {matchExpressions: [{key: a, operator: NotIn, values: [b]}]}, ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/8, except: [10.1.0.0/16]}}], ports: [{port: 1, endPort: 65535}]}]}}",
+		"{apiVersion: policy.networking.k8s.io/v1alpha2, kind: ClusterNetworkPolicy, metadata: {name: x}, spec: {tier: Admin, priority: 1, subject: {pods: {namespaceSelector: {}, podSelector: {}}}, egress: [{action: Pass, to: [{nodes: {}}, {networks: [10.0.0.0/8, '::/0']}], protocols: [{destinationNamedPort: web}]}]}}",
+		"{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {name: x, namespace: a}, addressType: IPv4, endpoints: [{addresses: [10.0.0.1]}], ports: [{port: 80}]}",
 	} {
-		f.Add(strings.Replace(spec, "{", "{apiVersion: projectcalico.org/v3, metadata: {name: x, namespace: a}, ", 1))
+		objects, err := v3.DecodeAll([]byte(text))
+		if err != nil {
+			f.Fatal(err)
+		}
+		if v, err := model.Parse(objects[0]); v == nil || err != nil {
+			f.Fatalf("%s: %v, %v", text, v, err)
+		}
+		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
 		objects, err := v3.DecodeAll([]byte(text))
