@@ -33,7 +33,9 @@ func (t *Table) Judge(hook Hook, p Packet) Judgement {
 // It is an interpreter of what nftables does with the rules that package plan can
 // say: a rule whose match can't be read from the packet (a port of a protocol
 // without ports) does not fit, negated or not. What is in SetFlows is not planned,
-// so a packet never fits MatchFlow, nor, negated, fails it.
+// so a packet never fits MatchFlow, nor, negated, fails it. A packet at the forward hook
+// whose interface is empty comes from, or goes to, one that is not known: then what a
+// Dispatch of it leads to is left out.
 type Machine struct {
 	table  *Table
 	chains map[string]*program
@@ -44,10 +46,16 @@ type Machine struct {
 	ports   map[*SetContent][]Member // sorted
 }
 
-// program is a chain whose targets are resolved.
+// program is a chain whose names are resolved.
 type program struct {
-	chain   Chain
-	targets []*program // of Jump and Goto, by rule
+	chain Chain
+	steps []step // by rule
+}
+
+// step is what a rule names.
+type step struct {
+	target *program      // of Jump and Goto; nil: there is none
+	sets   []*SetContent // by match; nil: it needs none, or there is none
 }
 
 // Machine makes t ready. It takes time in proportion to the chains.
@@ -57,14 +65,10 @@ func (t *Table) Machine() *Machine {
 		values: map[*SetContent]map[string]string{}, ports: map[*SetContent][]Member{},
 	}
 	for name, c := range t.Chains {
-		m.chains[name] = &program{chain: c, targets: make([]*program, len(c.Rules))}
+		m.chains[name] = &program{chain: c, steps: make([]step, len(c.Rules))}
 	}
 	for _, p := range m.chains {
-		for i, r := range p.chain.Rules {
-			if r.Verdict == Jump || r.Verdict == Goto {
-				p.targets[i] = m.chains[r.Target]
-			}
-		}
+		p.resolve(m)
 		if b := p.chain.Base; b != nil && int(b.Hook) < len(m.base) {
 			m.base[b.Hook] = append(m.base[b.Hook], p)
 		}
@@ -75,6 +79,20 @@ func (t *Table) Machine() *Machine {
 		})
 	}
 	return m
+}
+
+func (p *program) resolve(m *Machine) {
+	for i, r := range p.chain.Rules {
+		if r.Verdict == Jump || r.Verdict == Goto {
+			p.steps[i].target = m.chains[r.Target]
+		}
+		p.steps[i].sets = make([]*SetContent, len(r.Match))
+		for j, x := range r.Match {
+			if x.Set != "" {
+				p.steps[i].sets[j] = m.table.Sets[x.Set]
+			}
+		}
+	}
 }
 
 // Judge is what the table does with p at hook.
@@ -115,23 +133,27 @@ func (r *run) chain(c *program, depth int) Verdict {
 	}
 	for i := range c.chain.Rules {
 		rule := &c.chain.Rules[i]
-		if !r.fits(rule.Match) {
+		if !r.fits(rule.Match, c.steps[i].sets) {
 			continue
 		}
 		r.effects(rule)
 		v := rule.Verdict
 		switch {
 		case rule.Dispatch != nil:
-			if to := r.dispatch(rule.Dispatch); to != nil {
+			to, known := r.dispatch(rule.Dispatch)
+			if !known {
+				return Accept
+			}
+			if to != nil {
 				return r.chain(to, depth+1)
 			}
 			continue
 		case v == Continue:
 			continue
 		case v == Goto:
-			return r.chain(c.targets[i], depth+1)
+			return r.chain(c.steps[i].target, depth+1)
 		case v == Jump:
-			if v = r.chain(c.targets[i], depth+1); v == Return {
+			if v = r.chain(c.steps[i].target, depth+1); v == Return {
 				continue
 			}
 			return v
@@ -155,27 +177,31 @@ func (r *run) effects(rule *Rule) {
 	}
 }
 
-// dispatch finds the chain of the packet's interface; nil: it has none.
-func (r *run) dispatch(d *Dispatch) *program {
+// dispatch finds the chain of the packet's interface; nil: it has none. A packet whose
+// interface is not known is none of the base chain's business.
+func (r *run) dispatch(d *Dispatch) (to *program, known bool) {
 	link := r.p.InLink
 	if d.Out {
 		link = r.p.OutLink
 	}
+	if link == "" {
+		return nil, false
+	}
 	class, ok := r.m.value(d.Classes, link)
 	if !ok {
-		return nil
+		return nil, true
 	}
 	name, ok := r.m.value(d.Chains, class)
 	if !ok {
-		return nil
+		return nil, true
 	}
-	return r.m.chains[name]
+	return r.m.chains[name], true
 }
 
 // fits reports whether the packet fits every match.
-func (r *run) fits(match []Match) bool {
+func (r *run) fits(match []Match, sets []*SetContent) bool {
 	for i := range match {
-		got, known := r.match(&match[i])
+		got, known := r.match(&match[i], sets[i])
 		if !known || got == match[i].Not {
 			return false
 		}
@@ -185,7 +211,7 @@ func (r *run) fits(match []Match) bool {
 
 // match reports whether the packet is what the match says, without its Not; known is
 // false if the packet has nothing that could be compared.
-func (r *run) match(x *Match) (is, known bool) {
+func (r *run) match(x *Match, set *SetContent) (is, known bool) {
 	p := r.p
 	switch x.Kind {
 	case MatchInLink:
@@ -193,19 +219,19 @@ func (r *run) match(x *Match) (is, known bool) {
 	case MatchOutLink:
 		return linkFits(x.Link, p.OutLink), true
 	case MatchInLinkSet:
-		return r.m.hasElement(x.Set, Element{Link: p.InLink}), true
+		return r.m.hasElement(set, Element{Link: p.InLink}), true
 	case MatchOutLinkSet:
-		return r.m.hasElement(x.Set, Element{Link: p.OutLink}), true
+		return r.m.hasElement(set, Element{Link: p.OutLink}), true
 	case MatchInSource:
-		return r.m.hasSource(x.Set, p.InLink, p.Src), true
+		return r.m.hasSource(set, p.InLink, p.Src), true
 	case MatchSrcNet:
 		return x.Net.Contains(p.Src), true
 	case MatchDstNet:
 		return x.Net.Contains(p.Dst), true
 	case MatchSrcSet:
-		return r.m.hasAddr(x.Set, p.Src), true
+		return r.m.hasAddr(set, p.Src), true
 	case MatchDstSet:
-		return r.m.hasAddr(x.Set, p.Dst), true
+		return r.m.hasAddr(set, p.Dst), true
 	case MatchProtocol:
 		return uint16(p.Protocol) == x.Low, true
 	case MatchState:
@@ -217,11 +243,11 @@ func (r *run) match(x *Match) (is, known bool) {
 	case MatchMark:
 		return p.Mark&x.Mark != 0, true
 	}
-	return r.layer4(x)
+	return r.layer4(x, set)
 }
 
 // layer4 is match for what stands behind the IP header.
-func (r *run) layer4(x *Match) (is, known bool) {
+func (r *run) layer4(x *Match, set *SetContent) (is, known bool) {
 	p := r.p
 	switch x.Kind {
 	case MatchICMPType, MatchICMPCode, MatchICMPTypeCode:
@@ -239,13 +265,13 @@ func (r *run) layer4(x *Match) (is, known bool) {
 	case MatchDstPort:
 		return x.Low <= p.DstPort && p.DstPort <= x.High, true
 	case MatchSrcPortSet:
-		return r.m.hasPort(x.Set, p.SrcPort), true
+		return r.m.hasPort(set, p.SrcPort), true
 	case MatchDstPortSet:
-		return r.m.hasPort(x.Set, p.DstPort), true
+		return r.m.hasPort(set, p.DstPort), true
 	case MatchSrcAddrPort:
-		return r.m.hasMember(x.Set, AddrPortMember(p.Src, p.Protocol, p.SrcPort)), true
+		return r.m.hasMember(set, AddrPortMember(p.Src, p.Protocol, p.SrcPort)), true
 	case MatchDstAddrPort:
-		return r.m.hasMember(x.Set, AddrPortMember(p.Dst, p.Protocol, p.DstPort)), true
+		return r.m.hasMember(set, AddrPortMember(p.Dst, p.Protocol, p.DstPort)), true
 	case MatchICMPType:
 		return x.Low <= uint16(p.ICMPType) && uint16(p.ICMPType) <= x.High, true
 	case MatchICMPCode:

@@ -201,3 +201,18 @@ func BenchmarkVerdict(b *testing.B) {
 		})
 	}
 }
+
+// Who judges a connection may not know where it comes from: host endpoints' lists are
+// then left out, and policy of the other end still counts.
+func TestUnknownLink(t *testing.T) {
+	t.Parallel()
+	table := small()
+	p := tcp("", "192.0.2.1", "10.77.0.1", 80)
+	if j := table.Judge(Forward, p); j.Verdict != Reject || j.Rule != "to" {
+		t.Errorf("%+v", j)
+	}
+	p.Dst = addr("10.8.0.1")
+	if j := table.Judge(Forward, p); j.Verdict != Accept {
+		t.Errorf("%+v", j)
+	}
+}

@@ -24,8 +24,7 @@ func (m *Machine) value(set, key string) (string, bool) {
 	return v, ok
 }
 
-func (m *Machine) hasElement(set string, e Element) bool {
-	s := m.table.Sets[set]
+func (m *Machine) hasElement(s *SetContent, e Element) bool {
 	if s == nil {
 		return false
 	}
@@ -33,8 +32,7 @@ func (m *Machine) hasElement(set string, e Element) bool {
 	return ok
 }
 
-func (m *Machine) hasMember(set string, x Member) bool {
-	s := m.table.Sets[set]
+func (m *Machine) hasMember(s *SetContent, x Member) bool {
 	if s == nil {
 		return false
 	}
@@ -43,8 +41,7 @@ func (m *Machine) hasMember(set string, x Member) bool {
 }
 
 // hasSource reports whether the set has the address, or a net with it, for that link.
-func (m *Machine) hasSource(set, link string, a netip.Addr) bool {
-	s := m.table.Sets[set]
+func (m *Machine) hasSource(s *SetContent, link string, a netip.Addr) bool {
 	if s == nil {
 		return false
 	}
@@ -63,8 +60,7 @@ func (m *Machine) hasSource(set, link string, a netip.Addr) bool {
 }
 
 // hasAddr reports whether the address, or a net that has it, is a member.
-func (m *Machine) hasAddr(set string, a netip.Addr) bool {
-	s := m.table.Sets[set]
+func (m *Machine) hasAddr(s *SetContent, a netip.Addr) bool {
 	if s == nil {
 		return false
 	}
@@ -82,8 +78,7 @@ func (m *Machine) hasAddr(set string, a netip.Addr) bool {
 	return false
 }
 
-func (m *Machine) hasPort(set string, port uint16) bool {
-	s := m.table.Sets[set]
+func (m *Machine) hasPort(s *SetContent, port uint16) bool {
 	if s == nil {
 		return false
 	}
