@@ -74,9 +74,12 @@ func decodeFlat(k model.Key, value []byte) (v3.Object, error) {
 }
 
 func decodeBlock(value []byte) (v3.Object, error) {
-	var f flatBlock[flatAttribute]
-	if err := json.Unmarshal(value, &f); err != nil {
-		return nil, err
+	f, ok := readBlock(value)
+	if !ok {
+		f = flatBlock[flatAttribute]{}
+		if err := json.Unmarshal(value, &f); err != nil {
+			return nil, err
+		}
 	}
 	o := &v3.IPAMBlock{Spec: v3.IPAMBlockSpec{
 		CIDR: f.CIDR, Affinity: f.Affinity, AffinityClaimTime: f.AffinityClaimTime,

@@ -116,3 +116,26 @@ func (s *scanner) string() {
 	}
 	s.bad = true
 }
+
+// word passes over a word such as null if it comes next.
+func (s *scanner) word(text string) bool {
+	s.space()
+	if rest := s.text[s.at:]; len(rest) < len(text) || string(rest[:len(text)]) != text {
+		return false
+	}
+	s.at += len(text)
+	return true
+}
+
+// number reads an integer that is not negative and has at most that many digits,
+// 19 of which fit into the result; any other value is bad.
+func (s *scanner) number(maxDigits int) uint64 {
+	s.space()
+	start, n := s.at, uint64(0)
+	for ; s.at < len(s.text) && s.text[s.at]-'0' <= 9; s.at++ {
+		n = n*10 + uint64(s.text[s.at]-'0')
+	}
+	digits := s.at - start
+	s.bad = s.bad || digits == 0 || digits > maxDigits || digits > 1 && s.text[start] == '0'
+	return n
+}
