@@ -100,19 +100,20 @@ func (s *Socket) Next() uint32 {
 	return s.seq
 }
 
-// Ignore makes the kernel drop events that requests of the given socket caused,
+// Ignore makes the kernel drop events that requests of the given sockets caused,
 // so that writing 100,000 routes does not cost reading them as well. It replaces
 // an earlier Ignore.
-func (s *Socket) Ignore(writer *Socket) error {
-	// The filter machine loads big-endian words; nlmsg_pid is in ours.
-	var port [4]byte
-	Native.PutUint32(port[:], writer.port)
-	filter := []unix.SockFilter{
-		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 12}, // nlmsg_pid
-		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jt: 0, Jf: 1, K: binary.BigEndian.Uint32(port[:])},
-		{Code: unix.BPF_RET | unix.BPF_K, K: 0},
-		{Code: unix.BPF_RET | unix.BPF_K, K: 0xffffffff},
+func (s *Socket) Ignore(writers ...*Socket) error {
+	filter := []unix.SockFilter{{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 12}} // nlmsg_pid
+	for _, w := range writers {
+		// The filter machine loads big-endian words; nlmsg_pid is in ours.
+		var port [4]byte
+		Native.PutUint32(port[:], w.port)
+		filter = append(filter,
+			unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jt: 0, Jf: 1, K: binary.BigEndian.Uint32(port[:])},
+			unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: 0})
 	}
+	filter = append(filter, unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: 0xffffffff})
 	err := s.control(func(fd int) error {
 		return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
 			&unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]})
@@ -123,10 +124,22 @@ func (s *Socket) Ignore(writer *Socket) error {
 	return nil
 }
 
-// SendBuffer lets s send messages of n bytes. It needs CAP_NET_ADMIN over the
-// namespace that the machine booted with; else the error is unix.EPERM.
-func (s *Socket) SendBuffer(n int) error {
-	return s.control(func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, n) })
+// sendOverhead is what the kernel keeps of a send buffer (netlink_sendmsg).
+const sendOverhead = 32
+
+// SendBuffer lets s send at least n bytes at once, as far as it may: without
+// CAP_NET_ADMIN over the namespace that the machine booted with, net.core.wmem_max
+// is the limit. It returns how many bytes s can send at once now.
+func (s *Socket) SendBuffer(n int) (most int, err error) {
+	err = s.control(func(fd int) error {
+		if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, n+sendOverhead) != nil {
+			_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, n+sendOverhead)
+		}
+		v, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF)
+		most = v - sendOverhead
+		return err
+	})
+	return most, err
 }
 
 func (s *Socket) control(f func(fd int) error) error {

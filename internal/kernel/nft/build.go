@@ -1,0 +1,342 @@
+package nft
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/weft-net/weft/internal/plan"
+)
+
+// build makes the transaction that gets the kernel from what is there to what is
+// wanted, as far as that is not refused.
+func (n *NFT) build() {
+	tx := &n.tx
+	tx.reset()
+	tx.version = n.version
+	for _, t := range n.tables {
+		n.buildTable(t)
+	}
+	for _, t := range n.tables {
+		if !t.there && t.empty() {
+			continue
+		}
+		n.buildPuts(t)
+	}
+	echo := n.buildRules()
+	for _, t := range n.tables {
+		tx.buildGone(t)
+	}
+	if echo {
+		tx.askHandles()
+	}
+}
+
+// buildTable makes a table, removes it, or both at once.
+func (n *NFT) buildTable(t *table) {
+	tx := &n.tx
+	empty := t.empty()
+	if t.there && (empty || t.replace) {
+		tx.message(op{stage: atTable, t: t}, unix.NFT_MSG_DELTABLE, 0, unix.NFTA_TABLE_NAME)
+		tx.end()
+		tx.tables = append(tx.tables, tableWork{t, true})
+		t.forget() // a refusal has it read again
+	}
+	t.replace = false
+	if !t.there && !empty {
+		tx.message(op{stage: atTable, t: t}, unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE, unix.NFTA_TABLE_NAME)
+		tx.u32(unix.NFTA_TABLE_FLAGS, 0)
+		tx.end()
+		tx.tables = append(tx.tables, tableWork{t, false})
+	}
+	if empty && !t.there {
+		t.forget()
+	}
+}
+
+// buildPuts makes sets, chains and elements.
+func (n *NFT) buildPuts(t *table) {
+	var works []*setWork
+	for s := range t.dirtySets {
+		if !s.want {
+			continue
+		}
+		delete(t.dirtySets, s)
+		if s.invalid != nil {
+			s.refused = s.invalid
+		}
+		if s.refused == nil && s.wanted > n.opts.MaxSetSize {
+			s.refused = fmt.Errorf("%d members: more than the %d that a set may have", s.wanted, n.opts.MaxSetSize)
+		}
+		if s.refused != nil {
+			t.troubled = true
+			continue
+		}
+		w := &setWork{s: s}
+		works = append(works, w)
+		if !s.there {
+			n.buildSet(w)
+		}
+	}
+	for c := range t.dirtyChains {
+		if c.want && !c.there {
+			n.tx.buildChain(c)
+		}
+	}
+	for _, w := range works {
+		n.tx.buildElements(w)
+	}
+	n.tx.sets = append(n.tx.sets, works...)
+}
+
+func (n *NFT) buildSet(w *setWork) {
+	tx, s := &n.tx, w.s
+	n.nextSetID++
+	tx.message(op{stage: atSet, t: s.t, s: s}, unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE|unix.NLM_F_EXCL, unix.NFTA_SET_TABLE)
+	tx.appendSet(s.Name, n.nextSetID, s.Type, &s.layout)
+	tx.end()
+	w.made = true
+}
+
+// buildChain makes a chain without rules. A base chain that cannot be as it should is
+// not made: there is none to keep, and to close it would cut off the node.
+func (tx *transaction) buildChain(c *chain) {
+	if c.bad() != nil && (c.base != nil || len(c.name) > maxName || c.name == "") {
+		return
+	}
+	tx.message(op{stage: atChain, t: c.t, c: c}, unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE|unix.NLM_F_EXCL, unix.NFTA_CHAIN_TABLE)
+	tx.str(unix.NFTA_CHAIN_NAME, c.name)
+	if c.base != nil {
+		hook := tx.open(unix.NFTA_CHAIN_HOOK)
+		tx.u32(nftaHookNum, uint32(c.base.Hook))
+		tx.u32(nftaHookPriority, uint32(c.base.Priority))
+		tx.close(hook)
+		tx.u32(unix.NFTA_CHAIN_POLICY, 1) // NF_ACCEPT
+		tx.str(unix.NFTA_CHAIN_TYPE, "filter")
+	}
+	tx.end()
+}
+
+// bad is why the rules of c cannot be as wanted.
+func (c *chain) bad() error {
+	if c.refused != nil {
+		return c.refused
+	}
+	return c.invalid
+}
+
+// buildElements changes what is in a set: what goes makes room first.
+func (tx *transaction) buildElements(w *setWork) {
+	s := w.s
+	w.changedMembers, s.changedMembers = s.changedMembers, nil
+	w.changedStrays, s.strays = s.strays, nil
+	for _, m := range w.changedMembers {
+		f := s.members[m] &^ queued
+		s.members[m] = f
+		switch f & (wanted | there) {
+		case wanted:
+			w.put = append(w.put, m)
+		case there:
+			w.delete = append(w.delete, m)
+		case 0:
+			delete(s.members, m)
+		}
+	}
+	changed := s.changedElements
+	s.changedElements = nil
+	for _, k := range changed {
+		e := s.elements[k]
+		e.mark &^= queued
+		switch {
+		case e.mark&(wanted|there) == 0:
+			delete(s.elements, k)
+		case e.mark&wanted == 0:
+			w.deleteElement = append(w.deleteElement, k)
+		case e.mark&there == 0:
+			w.putElement = append(w.putElement, elementWork{k, e.want})
+		case e.want != e.have:
+			w.deleteElement = append(w.deleteElement, k)
+			w.putElement = append(w.putElement, elementWork{k, e.want})
+		}
+	}
+	tx.elements(w)
+}
+
+// elements encodes the changes of a set.
+func (tx *transaction) elements(w *setWork) {
+	s, v6 := w.s, w.s.t.v6
+	var x scratch
+	if len(w.delete)+len(w.deleteElement)+len(w.changedStrays) > 0 {
+		const typ = unix.NFT_MSG_DELSETELEM
+		tx.openElements(s, typ, 0)
+		for _, b := range w.changedStrays {
+			tx.nextElement(s, typ, 0)
+			e := elem{key: b.key[:s.layout.keyLen]}
+			if b.end {
+				e.flags = unix.NFT_SET_ELEM_INTERVAL_END
+			}
+			tx.elem(&e)
+		}
+		for _, m := range w.delete {
+			tx.nextElement(s, typ, 0)
+			tx.appendMember(&x, m, s.Type, v6)
+		}
+		for i := range w.deleteElement {
+			tx.nextElement(s, typ, 0)
+			tx.appendElement(&x, &w.deleteElement[i], "", s.Type, v6)
+		}
+		tx.closeElements()
+	}
+	if len(w.put)+len(w.putElement) > 0 {
+		const typ = unix.NFT_MSG_NEWSETELEM
+		tx.openElements(s, typ, unix.NLM_F_CREATE)
+		for _, m := range w.put {
+			tx.nextElement(s, typ, unix.NLM_F_CREATE)
+			tx.appendMember(&x, m, s.Type, v6)
+		}
+		for i := range w.putElement {
+			tx.nextElement(s, typ, unix.NLM_F_CREATE)
+			tx.appendElement(&x, &w.putElement[i].k, w.putElement[i].value, s.Type, v6)
+		}
+		tx.closeElements()
+	}
+}
+
+// buildRules writes the rules of chains: those that are jumped to first, since a
+// transaction may have to be cut. It reports whether the handles can be asked for.
+func (n *NFT) buildRules() (echo bool) {
+	count := 0
+	for _, base := range []bool{false, true} {
+		for _, t := range n.tables {
+			for c := range t.dirtyChains {
+				if c.want && (c.base != nil) == base {
+					delete(t.dirtyChains, c)
+					count += n.tx.buildChainRules(c)
+				}
+			}
+		}
+	}
+	return count <= echoRules
+}
+
+// closedRules are those of a chain that was never right.
+func (t *table) closedRules() []body {
+	rules, _ := t.encode([]plan.Rule{{Count: true, Verdict: plan.Drop, Comment: "this chain could not be made"}})
+	return rules
+}
+
+// buildChainRules gets from the actual rules of c to those it should have, and
+// returns how many are new.
+func (tx *transaction) buildChainRules(c *chain) (fresh int) {
+	rules, closed := c.rules, false
+	if err := c.bad(); err != nil {
+		c.refused, c.t.troubled = err, true
+		if c.there && !c.closed || c.base != nil {
+			return 0 // the last good version stays
+		}
+		rules, closed = c.t.closedRules(), true
+	}
+	w := chainWork{c: c, closed: closed, next: make([]rule, 0, len(rules))}
+	keep := common(c.actual, rules)
+	for _, k := range keep {
+		if k < 0 {
+			fresh++
+		}
+	}
+	if fresh == 0 && len(rules) == len(c.actual) && c.there {
+		return 0
+	}
+	// What is kept is where new rules are put before; handles of it are known.
+	before := make([]uint64, len(rules))
+	var next uint64
+	for i := len(rules) - 1; i >= 0; i-- {
+		before[i] = next
+		if keep[i] >= 0 {
+			next = c.actual[keep[i]].handle
+		}
+	}
+	kept := make([]bool, len(c.actual))
+	for i, b := range rules {
+		if k := keep[i]; k >= 0 {
+			kept[k] = true
+			w.next = append(w.next, c.actual[k])
+			continue
+		}
+		w.next = append(w.next, rule{body: b})
+		tx.newRule(c, &w.next[i], before[i])
+	}
+	for i := range c.actual {
+		if !kept[i] {
+			tx.message(op{stage: atRules, t: c.t, c: c}, unix.NFT_MSG_DELRULE, 0, unix.NFTA_RULE_TABLE)
+			tx.str(unix.NFTA_RULE_CHAIN, c.name)
+			tx.u64(unix.NFTA_RULE_HANDLE, c.actual[i].handle)
+			tx.end()
+		}
+	}
+	tx.chains = append(tx.chains, w)
+	return fresh
+}
+
+// newRule puts a rule before the one of that handle; 0: at the end.
+func (tx *transaction) newRule(c *chain, r *rule, before uint64) {
+	flags := uint16(unix.NLM_F_CREATE)
+	if before == 0 {
+		flags |= unix.NLM_F_APPEND
+	}
+	tx.message(op{stage: atRules, t: c.t, c: c, rule: r}, unix.NFT_MSG_NEWRULE, flags, unix.NFTA_RULE_TABLE)
+	tx.str(unix.NFTA_RULE_CHAIN, c.name)
+	if before != 0 {
+		tx.u64(unix.NFTA_RULE_POSITION, before)
+	}
+	tx.b = append(tx.b, r.body...)
+	tx.end()
+}
+
+// askHandles has the kernel echo new rules.
+func (tx *transaction) askHandles() {
+	for _, o := range tx.ops {
+		if o.rule != nil {
+			tx.b[o.start+6] |= unix.NLM_F_ECHO // of nlmsg_flags, in either byte order below 256
+		}
+	}
+}
+
+// buildGone removes what is not wanted: rules, then sets, whose elements may lead to
+// chains, then chains.
+func (tx *transaction) buildGone(t *table) {
+	for c := range t.dirtyChains {
+		if !c.want && c.there && c.refused == nil {
+			tx.message(op{stage: atRulesGone, t: t, c: c}, unix.NFT_MSG_DELRULE, 0, unix.NFTA_RULE_TABLE)
+			tx.str(unix.NFTA_RULE_CHAIN, c.name)
+			tx.end()
+		}
+	}
+	for s := range t.dirtySets {
+		if s.want || s.refused != nil {
+			continue
+		}
+		delete(t.dirtySets, s)
+		if s.there {
+			tx.message(op{stage: atSetGone, t: t, s: s}, unix.NFT_MSG_DELSET, 0, unix.NFTA_SET_TABLE)
+			tx.str(unix.NFTA_SET_NAME, s.Name)
+			tx.end()
+			tx.sets = append(tx.sets, &setWork{s: s, gone: true})
+		} else {
+			delete(t.sets, s.Name)
+		}
+	}
+	for c := range t.dirtyChains {
+		if c.want || c.refused != nil {
+			continue
+		}
+		delete(t.dirtyChains, c)
+		if c.there {
+			tx.message(op{stage: atChainGone, t: t, c: c}, unix.NFT_MSG_DELCHAIN, 0, unix.NFTA_CHAIN_TABLE)
+			tx.str(unix.NFTA_CHAIN_NAME, c.name)
+			tx.end()
+			tx.chains = append(tx.chains, chainWork{c: c, gone: true})
+		} else {
+			delete(t.chains, c.name)
+		}
+	}
+}

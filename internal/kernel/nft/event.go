@@ -1,0 +1,68 @@
+package nft
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/weft-net/weft/internal/kernel/netlink"
+)
+
+// listen takes in what others do to our tables, until the socket is closed.
+func (n *NFT) listen() error {
+	for {
+		datagram, err := n.events.Read()
+		switch {
+		case errors.Is(err, netlink.ErrOverrun):
+			n.mu.Lock()
+			n.stats.Overruns++
+			n.mu.Unlock()
+			n.loop.Resync()
+			continue
+		case errors.Is(err, os.ErrClosed):
+			return nil
+		case err != nil:
+			return fmt.Errorf("nft: read events: %w", err)
+		}
+		if n.heard(datagram) {
+			n.loop.Kick()
+		}
+	}
+}
+
+// heard takes in a datagram of events, and reports whether our tables are concerned.
+func (n *NFT) heard(datagram []byte) (ours bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for m := range netlink.Messages(datagram) {
+		if m.Type&^0xff != subsystem || len(m.Body) < 4 {
+			continue
+		}
+		if m.Type == subsystem|unix.NFT_MSG_NEWGEN {
+			if process, pid := parseGeneration(m.Body[4:]); n.hit && n.read {
+				n.opts.Log.Warn("another program changed our packet filter; it is being put back", "process", process, "pid", pid)
+			}
+			n.hit = false
+			continue
+		}
+		for _, t := range n.tables {
+			if t.family == m.Body[0] && namesOurs(m.Body[4:]) {
+				t.stale, ours, n.hit = true, true, true
+				t.epoch++
+				n.stats.Events++
+			}
+		}
+	}
+	return ours
+}
+
+// namesOurs reports whether an object is of a table of our name. Objects of all kinds
+// begin with the table's.
+func namesOurs(b []byte) bool {
+	for a, v := range netlink.Attributes(b) {
+		return a == unix.NFTA_TABLE_NAME && isOurs(v)
+	}
+	return false
+}

@@ -1,0 +1,263 @@
+package nft
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/weft-net/weft/internal/kernel/netlink"
+	"github.com/weft-net/weft/internal/plan"
+)
+
+const (
+	subsystem = unix.NFNL_SUBSYS_NFTABLES << 8
+	// listBytes bounds the elements in one message; an attribute has at most 64 KiB.
+	listBytes = 48 << 10
+	// echoRules is how many new rules the kernel is asked to tell the handles of, so
+	// that its answers fit any receive buffer. Of more, they are read when needed.
+	echoRules = 512
+	// beginBytes is the length of the messages that begin and end a batch.
+	beginBytes = netlink.HeaderBytes + 4
+)
+
+// stage is what a message does, in the order of a transaction.
+type stage uint8
+
+const (
+	atTable stage = iota
+	atSet
+	atChain
+	atElements
+	atRules
+	atRulesGone
+	atSetGone
+	atChainGone
+)
+
+// op is a message of a transaction.
+type op struct {
+	stage stage
+	t     *table
+	s     *set
+	c     *chain
+	start int   // of the message
+	rule  *rule // that it makes; its handle is told
+}
+
+// transaction is a batch of messages, and what is true when the kernel took it.
+type transaction struct {
+	encoder
+	ops     []op
+	base    uint32 // sequence number of the first message
+	version uint64
+	tables  []tableWork
+	sets    []*setWork
+	chains  []chainWork
+	list    int // start of the list of elements under way
+	part    []byte
+}
+
+// tableWork is a table that is made, or with gone removed.
+type tableWork struct {
+	t    *table
+	gone bool
+}
+
+// setWork is what a transaction does to a set.
+type setWork struct {
+	s              *set
+	made, gone     bool
+	put, delete    []plan.Member
+	putElement     []elementWork
+	deleteElement  []elemKey
+	deletedStrays  bool
+	changedStrays  []bound
+	changedMembers []plan.Member // all, for another try
+}
+
+type elementWork struct {
+	k     elemKey
+	value string
+}
+
+// chainWork is what a transaction makes of a chain.
+type chainWork struct {
+	c      *chain
+	gone   bool
+	closed bool
+	next   []rule
+}
+
+func (tx *transaction) reset() {
+	*tx = transaction{encoder: encoder{tx.b[:0]}, ops: tx.ops[:0], part: tx.part[:0]}
+}
+
+// message begins a message of nf_tables that names its table.
+func (tx *transaction) message(o op, typ, flags uint16, nameAttr uint16) {
+	o.start = len(tx.b)
+	tx.b = netlink.AppendHeader(tx.b, subsystem|typ, unix.NLM_F_REQUEST|flags, 0)
+	tx.b = append(tx.b, o.t.family, unix.NFNETLINK_V0, 0, 0)
+	tx.str(nameAttr, tableName)
+	tx.ops = append(tx.ops, o)
+}
+
+func (tx *transaction) end() { netlink.EndMessage(tx.b, tx.ops[len(tx.ops)-1].start) }
+
+// openElements begins a message with elements of s.
+func (tx *transaction) openElements(s *set, typ, flags uint16) {
+	tx.message(op{stage: atElements, t: s.t, s: s}, typ, flags, unix.NFTA_SET_ELEM_LIST_TABLE)
+	tx.str(unix.NFTA_SET_ELEM_LIST_SET, s.Name)
+	tx.list = tx.open(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
+}
+
+func (tx *transaction) closeElements() {
+	tx.close(tx.list)
+	tx.end()
+}
+
+// nextElement makes room in the list for one more element.
+func (tx *transaction) nextElement(s *set, typ, flags uint16) {
+	if len(tx.b)-tx.list > listBytes {
+		tx.closeElements()
+		tx.openElements(s, typ, flags)
+	}
+}
+
+// answer is what the kernel said to a transaction.
+type answer struct {
+	whole unix.Errno // of the batch itself
+	errs  []refusal  // in order of the messages
+}
+
+// refusal is a message that the kernel refused.
+type refusal struct {
+	op    int
+	errno unix.Errno
+}
+
+func (a *answer) ok() bool { return a.whole == 0 && len(a.errs) == 0 }
+
+// exchange sends the transaction, at once if the send buffer allows it and else in
+// parts, and reads the answers. It holds no lock. With an error nobody knows what was
+// done.
+func (n *NFT) exchange() (answer, error) {
+	tx := &n.tx
+	if need := len(tx.b) + 2*beginBytes; need > n.buffer {
+		var err error
+		if n.buffer, err = n.writer.SendBuffer(need); err != nil {
+			return answer{}, fmt.Errorf("size send buffer: %w", err)
+		}
+	}
+	for from := 0; from < len(tx.ops); {
+		to := tx.cut(from, n.buffer-2*beginBytes)
+		a, err := n.send(from, to)
+		if err != nil || !a.ok() {
+			return a, err
+		}
+		from = to
+	}
+	return answer{}, nil
+}
+
+// cut is where the part that begins with message from ends, so that it has at most
+// size bytes: between two objects if possible.
+func (tx *transaction) cut(from, size int) int {
+	if len(tx.b)-tx.ops[from].start <= size {
+		return len(tx.ops)
+	}
+	to, between := from+1, 0
+	for ; to < len(tx.ops) && tx.offset(to+1)-tx.ops[from].start <= size; to++ {
+		if a, b := tx.ops[to-1], tx.ops[to]; a.stage != b.stage || a.s != b.s || a.c != b.c {
+			between = to
+		}
+	}
+	if between > 0 {
+		return between
+	}
+	return to
+}
+
+// offset is where message i begins, or where all end.
+func (tx *transaction) offset(i int) int {
+	if i >= len(tx.ops) {
+		return len(tx.b)
+	}
+	return tx.ops[i].start
+}
+
+// send sends the messages from to to as a batch.
+func (n *NFT) send(from, to int) (answer, error) {
+	tx := &n.tx
+	begin := n.writer.Next()
+	tx.part = appendBatch(tx.part[:0], unix.NFNL_MSG_BATCH_BEGIN, begin)
+	for i := from; i < to; i++ {
+		seq := n.writer.Next()
+		netlink.Native.PutUint32(tx.b[tx.ops[i].start+8:], seq)
+	}
+	last := tx.ops[to-1].start
+	flags := netlink.Native.Uint16(tx.b[last+6:])
+	netlink.Native.PutUint16(tx.b[last+6:], flags|unix.NLM_F_ACK)
+	tx.part = append(tx.part, tx.b[tx.ops[from].start:tx.offset(to)]...)
+	tx.part = appendBatch(tx.part, unix.NFNL_MSG_BATCH_END, n.writer.Next())
+	if err := n.writer.Send(tx.part); err != nil {
+		return answer{}, fmt.Errorf("send %d bytes: %w", len(tx.part), err)
+	}
+	return n.receive(begin, from, to)
+}
+
+func appendBatch(b []byte, typ uint16, seq uint32) []byte {
+	start := len(b)
+	b = netlink.AppendHeader(b, typ, unix.NLM_F_REQUEST, seq)
+	b = append(b, unix.AF_UNSPEC, unix.NFNETLINK_V0, 0, unix.NFNL_SUBSYS_NFTABLES)
+	netlink.EndMessage(b, start)
+	return b
+}
+
+// receive reads the answers to a batch: errors, the handles of new rules, and the
+// acknowledgement of the last message.
+func (n *NFT) receive(begin uint32, from, to int) (a answer, err error) {
+	count := uint32(to - from)
+	for {
+		datagram, err := n.writer.Read()
+		if err != nil {
+			return a, fmt.Errorf("read answer: %w", err)
+		}
+		for m := range netlink.Messages(datagram) {
+			i := m.Seq - begin // 0: the batch
+			switch {
+			case i > count:
+			case m.Type == unix.NLMSG_ERROR && i == 0:
+				// The kernel looked at no message, or could not finish.
+				a.whole = m.Errno()
+				return a, nil
+			case m.Type == unix.NLMSG_ERROR:
+				if errno := m.Errno(); errno != 0 {
+					a.errs = append(a.errs, refusal{from + int(i) - 1, errno})
+				}
+				if i == count {
+					return a, nil
+				}
+			case m.Type == subsystem|unix.NFT_MSG_NEWRULE && i > 0:
+				if r := n.tx.ops[from+int(i)-1].rule; r != nil {
+					r.told(m.Body)
+				}
+			}
+		}
+	}
+}
+
+// told takes in what the kernel made of a new rule.
+func (r *rule) told(b []byte) {
+	k, ok := parseRule(b)
+	if !ok {
+		return
+	}
+	r.handle = k.handle
+	if string(k.body) != string(r.body) {
+		r.dumped = append(body(nil), k.body...)
+	}
+}
+
+// errOut says that an answer has an error that no object is to blame for.
+var errOut = errors.New("the kernel refused the transaction")
