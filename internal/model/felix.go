@@ -15,6 +15,7 @@ func parseFelixConfig(o *v3.FelixConfiguration) (Value, error) {
 	s := o.Spec
 	c := FelixConfig{
 		Name:                o.Name,
+		InterfacePrefixes:   prefixList(s.InterfacePrefix),
 		DeviceRouteProtocol: s.DeviceRouteProtocol,
 		RemoveExternal:      s.RemoveExternalRoutes,
 		IPv4Priority:        s.IPv4NormalRoutePriority,
@@ -25,11 +26,6 @@ func parseFelixConfig(o *v3.FelixConfiguration) (Value, error) {
 		LogSeverity:         s.LogSeverityScreen,
 		Unbuilt:             unbuilt(s),
 	}
-	for name := range strings.SplitSeq(s.InterfacePrefix, ",") {
-		if name = strings.TrimSpace(name); name != "" {
-			c.InterfacePrefixes = append(c.InterfacePrefixes, name)
-		}
-	}
 	if s.RouteRefreshInterval != nil {
 		c.RouteRefresh = &s.RouteRefreshInterval.Duration
 	}
@@ -39,6 +35,41 @@ func parseFelixConfig(o *v3.FelixConfiguration) (Value, error) {
 	c.DeviceRouteSourceV6 = try(&e, addr, "spec.deviceRouteSourceAddressIPv6", s.DeviceRouteSourceAddressIPv6)
 	c.Filter = parseFilter(&e, &s)
 	return c, e.err
+}
+
+// prefixList splits a list of names by its commas.
+func prefixList(text string) []string {
+	var out []string
+	for name := range strings.SplitSeq(text, ",") {
+		if name = strings.TrimSpace(name); name != "" {
+			out = append(out, name)
+		}
+	}
+	return out
+}
+
+// strictFelixConfig keeps which interfaces are workloads', since others are not
+// policed, and which ports stay open; the defaults of all else allow least. It is nil
+// where it can't be said whose configuration it is.
+func strictFelixConfig(o *v3.FelixConfiguration) Value {
+	var whose, in, out first
+	c := FelixConfig{
+		Name: o.Name, InterfacePrefixes: prefixList(o.Spec.InterfacePrefix),
+		NodeSelector: try(&whose, sel, "spec.nodeSelector", o.Spec.NodeSelector),
+	}
+	c.InterfacePrefixes = slices.DeleteFunc(c.InterfacePrefixes, func(p string) bool {
+		return len(p) > 15 || strings.ContainsAny(p, "/*\" \t") // no interface has such a name
+	})
+	if list := failsafes(&in, "", o.Spec.FailsafeInboundHostPorts); in.err == nil {
+		c.Filter.FailsafeIn = list
+	}
+	if list := failsafes(&out, "", o.Spec.FailsafeOutboundHostPorts); out.err == nil {
+		c.Filter.FailsafeOut = list
+	}
+	if whose.err != nil {
+		return nil
+	}
+	return c
 }
 
 // parseFilter reads what s says about the packet filter.

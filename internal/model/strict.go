@@ -14,6 +14,7 @@ import (
 //	IPReservation, network sets, EndpointSlice  the part that can be read
 //	IPAMConfig                                  no blocks of other nodes
 //	BGPConfiguration                            what it says about the mesh
+//	FelixConfiguration                          whose interfaces and failsafe ports it names
 //	policies in force                           deny, for whom they select, what they apply to
 //	Tier                                        denies what its policies do not allow
 //	Profile                                     its labels, no rules
@@ -38,6 +39,8 @@ func Strict(o v3.Object) Value {
 		return c
 	case *v3.BGPConfiguration:
 		return BGPConfig{Name: o.Name, Mesh: o.Spec.NodeToNodeMeshEnabled, MeshPassword: secretRef(o.Spec.NodeMeshPassword)}
+	case *v3.FelixConfiguration:
+		return strictFelixConfig(o)
 	case *v3.NetworkSet:
 		set, _ := parseNetworkSet(o.Namespace, &o.ObjectMeta, o.Spec.Nets)
 		return set

@@ -107,6 +107,32 @@ func TestStrictEndpointSlice(t *testing.T) {
 	}
 }
 
+// TestStrictFelixConfig: a mistake in the settings does not let interfaces out of
+// policy's reach.
+func TestStrictFelixConfig(t *testing.T) {
+	t.Parallel()
+	for spec, want := range map[string]string{
+		"{interfacePrefix: 'tap,a*,much-too-long-a-name,cali', ipipMTU: -5, routeRefreshInterval: -1s, failsafeInboundHostPorts: [], failsafeOutboundHostPorts: [{protocol: GRE, port: 1}]}": "[tap cali] true true",
+		"{interfacePrefix: tap, nodeSelector: 'has('}": "nil",
+	} {
+		o, err := decodeIn("", "FelixConfiguration", "x", spec)
+		if err != nil {
+			t.Errorf("%s: %v", spec, err)
+			continue
+		}
+		if v, err := model.Parse(o); err == nil {
+			t.Errorf("%s: parsed as %+v", spec, v)
+		}
+		got := "nil"
+		if c, ok := model.Strict(o).(model.FelixConfig); ok {
+			got = fmt.Sprint(c.InterfacePrefixes, c.Filter.FailsafeIn != nil, c.Filter.FailsafeOut == nil)
+		}
+		if got != want {
+			t.Errorf("%s: got %s, want %s", spec, got, want)
+		}
+	}
+}
+
 // TestFilterConfig: what settings say, and that they say nothing where they do not.
 func TestFilterConfig(t *testing.T) {
 	t.Parallel()
