@@ -218,9 +218,9 @@ func jump(to, comment string) plan.Rule {
 func (e Emitter) ListChain(l List) plan.Chain {
 	c := plan.Chain{Name: l.Name()}
 	if l.Stage != Untracked && !e.Settings.KeepInvalid {
-		c.Rules = append(c.Rules, plan.Rule{
-			Match: []plan.Match{{Kind: plan.MatchState, Low: plan.StateInvalid}}, Count: true, Verdict: e.denial(),
-		})
+		// Dropped, never rejected: an answer to a packet that only looks invalid, such
+		// as one out of the window, would end a good connection.
+		c.Rules = append(c.Rules, drop("of no connection", state(plan.StateInvalid)))
 	}
 	if l.Host && l.Stage != Forwarded {
 		c.Rules = append(c.Rules, jump(failsafeChain(l.Direction, l.Stage), ""))
