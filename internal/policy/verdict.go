@@ -143,7 +143,7 @@ func (w *walk) encapsulated() bool {
 	s := w.settings(w.src.node)
 	step := Step{Kind: KindEncapsulation, Index: -1}
 	switch {
-	case w.packet.Protocol == protoIPIP && w.packet.Src.Is4() && !s.AllowIPIP:
+	case w.packet.Protocol == protoIPIP && !s.AllowIPIP:
 		step.Text = "workloads may not encapsulate in IP in IP by themselves (allowIPIPPacketsFromWorkloads)"
 	case w.packet.Protocol == protoUDP && w.packet.DstPort == s.VXLANPort && !s.AllowVXLAN:
 		step.Text = fmt.Sprintf("workloads may not encapsulate in VXLAN, UDP port %d, by themselves (allowVXLANPacketsFromWorkloads)", s.VXLANPort)

@@ -134,7 +134,7 @@ func (d dice) header(p *Packet, v6 bool, n int) {
 		p.ICMPCode = uint8(one(d, 0, 0, 1))
 		return
 	case 10:
-		p.Protocol = uint8(one(d, 253, 254, 252))
+		p.Protocol = uint8(one(d, 253, 254, 252, 4))
 		return
 	default:
 		p.Protocol = 17

@@ -60,13 +60,13 @@ type rules struct {
 func (d dice) rule(in rules) object {
 	r := object{"action": one(d, "Allow", "Allow", "Allow", "Deny", "Deny", "Pass", "Log")}
 	family := 0 // any
-	switch d.IntN(6) {
+	switch d.IntN(8) {
 	case 0, 1:
 		family = 4
 	case 2, 3:
 		family = 6
 	}
-	proto := one(d, "", "", "TCP", "TCP", "UDP", "UDP", "SCTP", "ICMP", "ICMPv6", "253")
+	proto := one(d, "", "", "", "", "TCP", "TCP", "UDP", "UDP", "SCTP", "ICMP", "ICMPv6", "253")
 	switch proto {
 	case "":
 		if d.in(10) {
@@ -86,7 +86,7 @@ func (d dice) rule(in rules) object {
 	default:
 		r["protocol"] = proto
 	}
-	if family != 0 && d.in(50) {
+	if family != 0 && d.in(30) {
 		r["ipVersion"] = family
 	}
 	hasPorts := proto == "TCP" || proto == "UDP" || proto == "SCTP"
@@ -117,7 +117,7 @@ func (d dice) icmp(family int) object {
 // entity is one end of a rule; family 0 has no nets.
 func (d dice) entity(in rules, family int, hasPorts, dst bool) object {
 	e := object{}
-	if in.egress == dst && d.in(8) && !in.host {
+	if in.egress == dst && d.in(6) && !in.host {
 		e["services"] = object{"name": one(d, "svc-0", "svc-1"), "namespace": one(d, namespaces...)}
 		return e
 	}
@@ -127,21 +127,21 @@ func (d dice) entity(in rules, family int, hasPorts, dst bool) object {
 	if family != 0 && d.in(12) {
 		e["notNets"] = d.nets(family == 6, false)
 	}
-	if d.in(25) {
+	if d.in(15) {
 		e["selector"] = d.selector(2)
 	}
 	if d.in(8) {
 		e["notSelector"] = d.selector(1)
 	}
-	if d.in(12) {
+	if d.in(7) {
 		e["namespaceSelector"] = one(d, `team == "red"`, `team != "red"`, "all()", "global()", `projectcalico.org/name in {"ns-0", "ns-2"}`)
 	}
-	if d.in(6) {
+	if d.in(3) {
 		e["serviceAccounts"] = object{"names": []any{one(d, accounts...)}}
-	} else if d.in(4) {
+	} else if d.in(2) {
 		e["serviceAccounts"] = object{"selector": `kind == "robot"`}
 	}
-	if hasPorts && d.in(map[bool]int{true: 45, false: 8}[dst]) {
+	if hasPorts && d.in(map[bool]int{true: 40, false: 8}[dst]) {
 		e["ports"] = d.portList(dst)
 	}
 	if hasPorts && d.in(10) {
@@ -212,11 +212,11 @@ func (d dice) directions(spec object, in rules, types []string) {
 	var list []any
 	for _, t := range types {
 		if t == "Ingress" {
-			spec["ingress"] = d.rules(4, in)
+			spec["ingress"] = d.rules(6, in)
 		} else {
 			out := in
 			out.egress = true
-			spec["egress"] = d.rules(4, out)
+			spec["egress"] = d.rules(6, out)
 		}
 		list = append(list, t)
 	}

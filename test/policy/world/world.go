@@ -160,7 +160,7 @@ func Random(r *rand.Rand) (World, error) {
 		}
 	}
 	docs = append(docs, d.tiers()...)
-	for i := range d.IntN(9) {
+	for i := range 1 + d.IntN(9) {
 		docs = append(docs, d.policy(i, host))
 	}
 	var text []string
