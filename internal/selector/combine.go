@@ -23,7 +23,7 @@ func AllOf(selectors ...*Selector) *Selector {
 	}
 	switch len(c.parts) {
 	case 0:
-		return Of(All{})
+		return &everything
 	case 1:
 		return &Selector{root: c.parts[0], text: string(c.text[1:])}
 	}

@@ -21,14 +21,14 @@ func ParseLimit(text string, limit int) (*Selector, error) {
 	if len(text) > limit {
 		return nil, fmt.Errorf("selector: %q…: %w: %d bytes, want at most %d", text[:min(32, limit)], ErrSyntax, len(text), limit)
 	}
-	p := &parser{text: text}
+	p := parser{text: text}
 	p.space()
-	root := Expr(All{})
-	if p.pos < len(text) {
-		root = p.or()
-		if p.err == nil && p.pos < len(text) {
-			p.fail("&&, || or the end")
-		}
+	if p.pos == len(text) {
+		return &everything, nil
+	}
+	root := p.or()
+	if p.err == nil && p.pos < len(text) {
+		p.fail("&&, || or the end")
 	}
 	if p.err != nil {
 		return nil, p.err
@@ -39,6 +39,10 @@ func ParseLimit(text string, limit int) (*Selector, error) {
 	}
 	return &Selector{root: root, text: string(canonical)}, nil
 }
+
+// everything is what the empty text selects, which most fields of rules are. It is
+// never written.
+var everything = Selector{root: All{}, text: "all()"}
 
 // parser is a recursive descent over text. After each symbol it stands at the next
 // one, white space passed. The first error stays in err and ends the descent: every
