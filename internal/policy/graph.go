@@ -41,6 +41,10 @@ type Graph struct {
 	links    []Link
 	points   Points // at which host endpoints have lists
 
+	flawed   map[*pol]struct{} // policies that may have problems
+	problems []model.Problem
+	synced   bool // no snapshot is in progress
+
 	settings Settings
 	halves   [2]*half                       // IPv4, IPv6
 	memo     map[string]*[numPoints]*wanted // lists of subjects, while a flush works them out
@@ -62,6 +66,7 @@ type dirty struct {
 	subjects map[*subject]struct{} // their lists and elements
 	bodies   map[*body]struct{}    // their rules
 	tiers    map[string]struct{}   // chains of tiers of these names
+	problems bool                  // Problems may be others
 }
 
 // NewGraph returns a Graph for the node of that name which knows nothing yet. What
@@ -78,14 +83,15 @@ func NewGraph(node string, process ...model.FelixConfig) *Graph {
 		profiles: map[string]*prof{},
 		subjects: newSubjects(),
 		chosen:   map[uint32][]*pol{},
+		flawed:   map[*pol]struct{}{},
 		dirty: dirty{
-			settings: true,
 			subjects: map[*subject]struct{}{}, bodies: map[*body]struct{}{}, tiers: map[string]struct{}{},
 		},
 	}
 	g.members = index.New(g.memberEvent)
 	g.selected = index.New(func(n, _ uint32, _ bool) { g.dirty.subjects[g.subjects.list[n]] = struct{}{} })
-	g.halves = [2]*half{g.newHalf(false), g.newHalf(true)}
+	g.halves = [2]*half{newHalf(false), newHalf(true)}
+	g.resettle()
 	return g
 }
 
@@ -99,6 +105,7 @@ func (g *Graph) Settings() Settings { return g.settings }
 func (g *Graph) Step(b model.Batch) plan.FilterDelta {
 	if b.Reset {
 		g.round++
+		g.synced = false
 	}
 	for _, in := range b.Invalids {
 		known := g.mention(in.Key) // the last good version stays
@@ -117,6 +124,7 @@ func (g *Graph) Step(b model.Batch) plan.FilterDelta {
 	}
 	if b.Synced {
 		g.sweep()
+		g.synced = true
 	}
 	return g.flush()
 }
@@ -262,6 +270,7 @@ func (g *Graph) noteOther(o *other, came bool) {
 	switch v := o.v.(type) {
 	case model.Tier:
 		g.dirty.tiers[v.Name] = struct{}{}
+		g.dirty.problems = true
 	case model.EndpointSlice:
 		if v.Service == (model.Service{}) {
 			return

@@ -81,6 +81,7 @@ func (g *Graph) putPolicy(k model.Key, v model.Policy) {
 		p = &pol{p: v, round: g.round}
 		g.policies[k] = p
 		g.choose(p)
+		g.look(p)
 		return
 	}
 	p.round = g.round
@@ -95,6 +96,7 @@ func (g *Graph) putPolicy(k model.Key, v model.Policy) {
 		}
 	}
 	g.touchBodies(p.bodies)
+	g.look(p)
 }
 
 // samePlace reports whether two versions of a policy stand in the same lists at the
@@ -106,8 +108,13 @@ func samePlace(a, b *model.Policy) bool {
 }
 
 func (g *Graph) dropPolicy(k model.Key) {
-	g.unchoose(g.policies[k])
+	p := g.policies[k]
+	g.unchoose(p)
 	delete(g.policies, k)
+	if _, ok := g.flawed[p]; ok {
+		delete(g.flawed, p)
+		g.dirty.problems = true
+	}
 }
 
 // choose lets a policy select subjects.
@@ -162,10 +169,8 @@ func (g *Graph) putProfile(v model.Profile) {
 		return
 	}
 	g.selected.PutParent(v.Name, v.Labels)
-	for s := range users {
-		if came {
-			g.dirty.subjects[s] = struct{}{}
-		}
+	if came {
+		g.touchProfile(users)
 	}
 }
 
@@ -179,9 +184,15 @@ func (g *Graph) dropProfile(name string) {
 	delete(g.profiles, name)
 	if users := g.subjects.byProfile[name]; users != nil {
 		g.selected.DeleteParent(name)
-		for s := range users {
-			g.dirty.subjects[s] = struct{}{}
-		}
+		g.touchProfile(users)
+	}
+}
+
+// touchProfile marks the subjects of a profile that came or went.
+func (g *Graph) touchProfile(users map[*subject]struct{}) {
+	g.dirty.problems = true
+	for s := range users {
+		g.dirty.subjects[s] = struct{}{}
 	}
 }
 

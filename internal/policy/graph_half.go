@@ -28,7 +28,7 @@ type half struct {
 	delta plan.TableDelta
 }
 
-func (g *Graph) newHalf(v6 bool) *half {
+func newHalf(v6 bool) *half {
 	h := &half{
 		v6: v6, sets: map[SetRef]*liveSet{}, lists: map[string]*liveList{}, tiers: map[string]*liveTier{},
 		dirtySets: map[*liveSet]struct{}{}, touchedLists: map[*liveList]struct{}{}, touchedTiers: map[*liveTier]struct{}{},
@@ -228,6 +228,11 @@ func (g *Graph) flush() plan.FilterDelta {
 	}
 	if len(g.dirty.tiers) > 0 {
 		g.touchAll()
+		for _, p := range g.policies {
+			if _, ok := g.dirty.tiers[p.p.Tier]; ok {
+				g.look(p)
+			}
+		}
 	}
 	if g.dirty.hosts {
 		g.assign()

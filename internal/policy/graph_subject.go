@@ -149,6 +149,7 @@ func compareSubjects(a, b *subject) int { return CompareKeys(a.key, b.key) }
 func (g *Graph) touch(s *subject) {
 	g.dirty.subjects[s] = struct{}{}
 	g.dirty.hosts = g.dirty.hosts || s.host
+	g.dirty.problems = true
 }
 
 // touchAll marks all subjects.
