@@ -10,4 +10,9 @@ type Problem struct {
 }
 
 // String prints p on one line.
-func (p Problem) String() string { return p.Key.String() + ": " + p.Text }
+func (p Problem) String() string {
+	if p.Key == (Key{}) {
+		return p.Text
+	}
+	return p.Key.String() + ": " + p.Text
+}

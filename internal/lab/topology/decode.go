@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -127,10 +128,9 @@ func decodeScalar(path string, in any, out reflect.Value) error {
 			return nil
 		}
 	case json.Number:
-		if out.Kind() == reflect.Uint32 {
-			var n uint32
-			if _, err := fmt.Sscanf(v.String(), "%d", &n); err == nil && fmt.Sprint(n) == v.String() {
-				out.SetUint(uint64(n))
+		if out.CanUint() {
+			if n, err := strconv.ParseUint(v.String(), 10, out.Type().Bits()); err == nil {
+				out.SetUint(n)
 				return nil
 			}
 		}
@@ -182,6 +182,8 @@ func describe(t reflect.Type) string {
 		return "text"
 	case "bool":
 		return "true or false"
+	case "uint16":
+		return "a number from 0 to 65535"
 	case "uint32":
 		return "a number from 0 to 4294967295"
 	default:
