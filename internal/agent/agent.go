@@ -3,7 +3,8 @@
 // decides nothing itself.
 //
 //	store.Source ─ batches ─► engine ─┬─ route.Graph ──► plan.Delta ─► kernel/fib
-//	                            ▲     ├─ peering.View ─► bgp.Config ─► speaker ─┐
+//	                            ▲     ├─ policy.Graph ─► plan.FilterDelta ─► kernel/nft
+//	                            │     ├─ peering.View ─► bgp.Config ─► speaker ─┐
 //	                            │     └─ allocator (settings)                   │
 //	                            └───────────── learned routes ──────────────────┘
 //	weft-cni ─► socket ─► attachments ─► allocator ─► store (block, handle, endpoint)
@@ -126,6 +127,10 @@ func wire(c Config, node model.Node) (*agent, error) {
 	if err != nil {
 		return nil, err
 	}
+	guard, err := newFilter(node.Name, c.Felix, c.Log)
+	if err != nil {
+		return nil, err
+	}
 	a := &agent{
 		Config: c, node: node, fib: table,
 		alloc:   allocator.New(c.Store, node.Name, time.Now),
@@ -140,6 +145,7 @@ func wire(c Config, node model.Node) (*agent, error) {
 		options:  c.Peering,
 		secrets:  secrets(c.SecretsDir),
 		fib:      table,
+		filter:   guard,
 		alloc:    a.alloc,
 		arrivals: newArrivals(node.Name),
 		notes:    newNotes(c.Log),
@@ -165,7 +171,10 @@ func wire(c Config, node model.Node) (*agent, error) {
 					return err
 				}
 			}
-			return table.WaitApplied(ctx, link)
+			if err := table.WaitApplied(ctx, link); err != nil {
+				return err
+			}
+			return guard.wait(ctx)
 		},
 		unready: a.unready,
 		mtu:     func() int { return int(a.mtu.Load()) },
@@ -192,6 +201,7 @@ func (a *agent) run(ctx context.Context, host startup.Host) error {
 	group, ctx := errgroup.WithContext(ctx)
 	start := func(f func(context.Context) error) { group.Go(func() error { return f(ctx) }) }
 	start(a.fib.Run)
+	a.engine.filter.run(start)
 	start(a.alloc.Run)
 	start(func(ctx context.Context) error { return follow(ctx, a.Store, batches, a.engine.notes) })
 	if a.speaker != nil {
@@ -204,6 +214,7 @@ func (a *agent) run(ctx context.Context, host startup.Host) error {
 	start(func(ctx context.Context) error {
 		return run.Pages(ctx, statusSocket, a.health, map[string]run.Page{
 			"status": func(context.Context) (any, error) { return a.status(), nil },
+			"policy": func(ctx context.Context) (any, error) { return a.engine.filter.stats(ctx) },
 		})
 	})
 	start(func(ctx context.Context) error { return a.watchAddress(ctx, host) })

@@ -21,7 +21,7 @@ func TestAddWaitsForTheKernel(t *testing.T) {
 	b.mu.Unlock()
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if _, err := b.Add(ctx, addRequest("c1", "web-1")); err == nil || !strings.Contains(err.Error(), "routes of calic1") {
+	if _, err := b.Add(ctx, addRequest("c1", "web-1")); err == nil || !strings.Contains(err.Error(), "routes and policy of calic1") {
 		t.Errorf("ADD without its routes: %v", err)
 	}
 }

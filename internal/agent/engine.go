@@ -36,12 +36,14 @@ type engine struct {
 	options  peering.Options
 	secrets  secrets
 	fib      *fib.FIB
+	filter   *filter
 	speaker  Speaker // nil: no BGP on this node
 	alloc    *allocator.Allocator
 	arrivals *arrivals
 	notes    *notes
 	log      *slog.Logger
 
+	relink <-chan time.Time // due when the node's interfaces are to be looked at
 	replan <-chan time.Time // due when the sessions are to be planned anew; nil: not
 	reread <-chan time.Time // due when the secrets are to be looked at again; nil: there are none
 
@@ -75,12 +77,18 @@ func (e *engine) run(ctx context.Context, batches <-chan model.Batch, learned <-
 			e.plan()
 		case <-e.reread:
 			e.compareSecrets()
+		case <-e.relink:
+			e.lookAtLinks()
 		}
 	}
 }
 
 // step takes in one batch from the datastore.
 func (e *engine) step(b model.Batch) {
+	if b.Synced && !e.storeSynced {
+		e.lookAtLinks() // before the first rules are written
+	}
+	e.filter.step(b)
 	e.fib.Apply(e.graph.Step(b))
 	e.alloc.Step(b)
 	if e.view.Step(b) && e.speaker != nil && e.replan == nil {
@@ -120,9 +128,20 @@ func (e *engine) learn(b bgp.LearnedBatch) {
 	e.release()
 }
 
-// release lets the kernel door remove what an earlier run left, as soon as
+// lookAtLinks tells policy which interfaces the node has.
+func (e *engine) lookAtLinks() {
+	if err := e.filter.relink(); err != nil {
+		e.log.Warn("the node's interfaces can't be read; host endpoints stay as they are", "err", err)
+	}
+	e.relink = time.After(relinkInterval)
+}
+
+// release lets the kernel doors remove what an earlier run left, as soon as
 // what must stay is known.
 func (e *engine) release() {
+	if e.storeSynced {
+		e.filter.table.Synced()
+	}
 	switch {
 	case e.storeSynced && (e.learnedSynced || e.speaker == nil):
 		e.fib.Synced()
@@ -221,7 +240,12 @@ func watched() []model.Kind {
 	return []model.Kind{
 		model.KindBGPConfiguration, model.KindBGPPeer, model.KindClusterInformation,
 		model.KindFelixConfiguration, model.KindIPAMBlock, model.KindIPAMConfig, model.KindIPPool,
-		model.KindIPReservation, model.KindNode, model.KindWorkloadEndpoint,
+		model.KindIPReservation, model.KindNode,
+		model.KindGlobalNetworkPolicy, model.KindGlobalNetworkSet, model.KindHostEndpoint,
+		model.KindKubernetesClusterPolicy, model.KindKubernetesEndpointSlice, model.KindKubernetesNetworkPolicy,
+		model.KindNetworkPolicy, model.KindNetworkSet, model.KindProfile, model.KindStagedGlobalNetworkPolicy,
+		model.KindStagedKubernetesNetworkPolicy, model.KindStagedNetworkPolicy, model.KindTier,
+		model.KindWorkloadEndpoint,
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 
 	"github.com/weft-net/weft/internal/bgp"
 	"github.com/weft-net/weft/internal/kernel/fib"
+	"github.com/weft-net/weft/internal/kernel/nft"
 )
 
 // Status is how an agent is: what `weft node status` prints.
@@ -19,6 +20,7 @@ type Status struct {
 	BGP     bool      `json:"bgp"`    // the node speaks BGP
 	Peers   []Peer    `json:"peers"`  // by name
 	Kernel  fib.State `json:"kernel"` // routes, links and neighbours
+	Filter  nft.State `json:"filter"` // policy: sets, chains, rules
 	Notes   []string  `json:"notes"`  // objects that can't be used, and settings without effect
 }
 
@@ -40,7 +42,10 @@ type Peer struct {
 func (a *agent) status() Status {
 	s := Status{
 		Node: a.node.Name, Version: a.Version, PID: os.Getpid(), Since: a.started,
-		Why: a.unready(), Kernel: a.fib.State(), Notes: a.engine.notes.all(), BGP: a.speaker != nil,
+		Why: a.unready(), Kernel: a.fib.State(), Filter: a.engine.filter.table.State(), Notes: a.engine.notes.all(), BGP: a.speaker != nil,
+	}
+	for _, p := range a.engine.filter.refused() {
+		s.Notes = append(s.Notes, p.String())
 	}
 	s.Ready = s.Why == ""
 	if a.speaker == nil {

@@ -4,6 +4,7 @@
 //	weft node run         the node agent
 //	weft node status      how the agent of this machine is
 //	weft node addresses   which address the agent would take, and why
+//	weft policy stats     what each rule has met here
 //	weft explain A B      may a packet pass, and which policy decides
 //	weft store            an embedded datastore
 //	weft lab …            a cluster on this machine
@@ -94,7 +95,7 @@ func Execute(ctx context.Context, p Process) error {
 		return &UsageError{fmt.Errorf("%w: see '%s --help'", err, cmd.CommandPath())}
 	})
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(nodeCommand(p), explainCommand(p), storeCommand(p), labCommand(p), versionCommand(p))
+	root.AddCommand(nodeCommand(p), policyCommand(p), explainCommand(p), storeCommand(p), labCommand(p), versionCommand(p))
 	group(root)
 	return root.ExecuteContext(ctx)
 }

@@ -243,6 +243,11 @@ func statusTable(out io.Writer, s agent.Status, now time.Time) error {
 	}
 	k := s.Kernel
 	_, _ = fmt.Fprintf(w, "\nroutes %d, in the kernel %d; workload links %d; neighbours %d\n", k.Routes, k.Applied, k.Links, k.Neighbors)
+	f := s.Filter
+	_, _ = fmt.Fprintf(w, "policy: sets %d with %d members; chains %d with %d rules\n", f.Sets, f.Members, f.Chains, f.Rules)
+	if f.Err != "" {
+		_, _ = fmt.Fprintln(w, "  not as wanted in the kernel:", f.Err)
+	}
 	for _, n := range k.Pending {
 		_, _ = fmt.Fprintf(w, "  not in the kernel: %s: %s\n", n.Object, n.Why)
 	}

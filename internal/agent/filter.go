@@ -1,0 +1,370 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/weft-net/weft/internal/kernel/ct"
+	"github.com/weft-net/weft/internal/kernel/forward"
+	"github.com/weft-net/weft/internal/kernel/nflog"
+	"github.com/weft-net/weft/internal/kernel/nft"
+	"github.com/weft-net/weft/internal/model"
+	"github.com/weft-net/weft/internal/plan"
+	"github.com/weft-net/weft/internal/policy"
+	"github.com/weft-net/weft/internal/startup"
+)
+
+const (
+	// tombstoneTime is how long the kernel remembers a flow that policy ended: longer
+	// than a TCP sender repeats itself (net.ipv4.tcp_retries2). Each packet renews it.
+	tombstoneTime = 20 * time.Minute
+	// listenRetry is the time between two tries to listen to the log groups, which
+	// one program in a network namespace can do.
+	listenRetry = 30 * time.Second
+	// relinkInterval is the time between two looks at the node's interfaces, which a
+	// host endpoint may be found by.
+	relinkInterval = 5 * time.Second
+)
+
+// filter is the node's packet filter: what policy decides, kernel/nft keeps in
+// force, and beside that what ends connections, hears logged packets and keeps the
+// defaults of others' tables from dropping what was allowed.
+//
+// step and relink are for the engine's goroutine.
+type filter struct {
+	node    string
+	graph   *policy.Graph
+	table   *nft.NFT
+	forward *forward.Forward
+	conns   *ct.Table
+	ender   *ct.Ender
+	log     *slog.Logger
+
+	settings policy.Settings // written by the engine's goroutine, with mu held
+	changed  chan struct{}   // holds a token when rules changed that may deny more
+
+	mu      sync.Mutex
+	want    plan.Filter
+	version uint64 // of want
+	judge   *ct.Judge
+	judged  uint64                       // the version that judge is of
+	links   map[netip.Addr]string        // of this node's workloads, by their addresses
+	mine    map[model.Key]model.Endpoint // this node's workload endpoints
+	origins origins
+}
+
+// newFilter opens the doors in the network namespace of the calling thread.
+func newFilter(node string, felix []model.FelixConfig, log *slog.Logger) (*filter, error) {
+	f := &filter{
+		node: node, graph: policy.NewGraph(node, felix...), log: log, changed: make(chan struct{}, 1),
+		links: map[netip.Addr]string{}, mine: map[model.Key]model.Endpoint{}, origins: newOrigins(),
+	}
+	f.settings = f.graph.Settings()
+	var err error
+	if f.table, err = nft.New(f.nftOptions()); err != nil {
+		return nil, err
+	}
+	if f.forward, err = forward.New(f.forwardOptions()); err != nil {
+		return nil, err
+	}
+	if f.conns, err = ct.Open(); err != nil {
+		return nil, err
+	}
+	f.ender = ct.NewEnder(ct.EnderOptions{Conns: f.conns, Judge: f.forbidden, Entomb: f.entomb, Log: log.With("part", "conntrack")})
+	return f, nil
+}
+
+func (f *filter) nftOptions() nft.Options {
+	o := nft.Options{MaxSetSize: f.settings.MaxSetSize, Resync: f.settings.Refresh, Log: f.log.With("part", "nft")}
+	if o.Resync == 0 {
+		o.Resync = -1 // never
+	}
+	return o
+}
+
+func (f *filter) forwardOptions() forward.Options {
+	return forward.Options{Prefixes: f.settings.Prefixes, Append: f.settings.Append, Log: f.log.With("part", "forward")}
+}
+
+// step takes in one batch from the datastore.
+func (f *filter) step(b model.Batch) { f.apply(b, f.graph.Step(b)) }
+
+// relink looks at the node's interfaces.
+func (f *filter) relink() error {
+	found, err := startup.Links()
+	if err != nil {
+		return fmt.Errorf("agent: interfaces: %w", err)
+	}
+	var links []policy.Link
+	for _, l := range found {
+		link := policy.Link{Name: l.Name}
+		for _, p := range l.Addrs {
+			link.Addrs = append(link.Addrs, p.Addr())
+		}
+		links = append(links, link)
+	}
+	f.apply(model.Batch{}, f.graph.SetLinks(links))
+	return nil
+}
+
+func (f *filter) apply(b model.Batch, d plan.FilterDelta) {
+	f.table.Apply(d)
+	f.mu.Lock()
+	f.origins.step(b)
+	f.noteLinks(b)
+	if !d.Empty() {
+		f.want = f.want.Apply(d)
+		f.version++
+	}
+	f.mu.Unlock()
+	if s := f.graph.Settings(); !s.Equal(f.settings) {
+		f.mu.Lock()
+		f.settings = s
+		f.mu.Unlock()
+		f.table.Configure(f.nftOptions())
+		f.forward.Configure(f.forwardOptions())
+	}
+	if !d.Empty() && f.settings.EndFlows {
+		select {
+		case f.changed <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// noteLinks keeps the addresses of this node's workloads.
+func (f *filter) noteLinks(b model.Batch) {
+	if b.Reset {
+		clear(f.mine) // what is still there follows
+	}
+	changed := b.Synced
+	for _, v := range b.Puts {
+		if ep, ok := v.(model.Endpoint); ok && ep.Node == f.node {
+			f.mine[ep.Key()] = ep
+			changed = true
+		}
+	}
+	for _, k := range b.Deletes {
+		if _, ok := f.mine[k]; ok {
+			delete(f.mine, k)
+			changed = true
+		}
+	}
+	if !changed {
+		return
+	}
+	clear(f.links)
+	for _, ep := range f.mine {
+		for _, a := range ep.Addrs {
+			f.links[a] = ep.Link
+		}
+	}
+}
+
+// run starts what keeps the doors working.
+func (f *filter) run(start func(func(context.Context) error)) {
+	start(f.table.Run)
+	start(f.forward.Run)
+	start(f.endFlows)
+	start(f.listen)
+}
+
+// endFlows has connections looked at whenever rules that may deny more are in the
+// kernel, and first of all when the kernel has today's.
+func (f *filter) endFlows(ctx context.Context) error {
+	defer f.conns.Close()
+	select {
+	case <-f.changed:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	if !f.inKernel(ctx) {
+		return context.Cause(ctx)
+	}
+	var ender sync.WaitGroup
+	ender.Go(func() { _ = f.ender.Run(ctx) })
+	defer ender.Wait()
+	for {
+		select {
+		case <-f.changed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		if !f.inKernel(ctx) {
+			return context.Cause(ctx)
+		}
+		f.ender.Kick()
+	}
+}
+
+// wait returns when what is wanted now is in force. What the kernel refuses does not
+// hold up a workload: that denies, if it has no good version, and the status names it.
+func (f *filter) wait(ctx context.Context) error {
+	if err := f.table.WaitApplied(ctx); err != nil && ctx.Err() != nil {
+		return fmt.Errorf("agent: policy: %w", err)
+	}
+	return nil
+}
+
+// inKernel waits until what is wanted now is in the kernel, but for what it refuses;
+// false: ctx ended.
+func (f *filter) inKernel(ctx context.Context) bool {
+	return f.wait(ctx) == nil
+}
+
+// forbidden says which flows the rules forbid now.
+func (f *filter) forbidden(flows []ct.Flow, forbidden []bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.judge == nil || f.judged != f.version {
+		f.judge = ct.NewJudge(func(a netip.Addr) string { return f.links[a] }, &f.want)
+		f.judged = f.version
+	}
+	for i := range flows {
+		forbidden[i] = f.judge.Forbids(&flows[i])
+	}
+}
+
+// entomb keeps flows from coming back from their other end.
+func (f *filter) entomb(_ context.Context, tuples []ct.Tuple) error {
+	flows := make([]nft.Flow, len(tuples))
+	for i, t := range tuples {
+		flows[i] = nft.Flow{Src: t.Src, Dst: t.Dst, Protocol: t.Protocol, SrcPort: t.SrcPort, DstPort: t.DstPort}
+	}
+	return f.table.EndFlows(policy.EndedFlows, flows, tombstoneTime)
+}
+
+// listen logs the packets that rules log. Another program that listens to the groups
+// keeps us from it, and from nothing else.
+func (f *filter) listen(ctx context.Context) error {
+	last := ""
+	for ctx.Err() == nil {
+		l, err := nflog.New(nflog.Options{
+			Groups: []uint16{policy.LogGroup(policy.Ingress), policy.LogGroup(policy.Egress)},
+			Each:   f.logged, Log: f.log.With("part", "nflog"),
+		})
+		if err == nil {
+			last = ""
+			err = l.Run(ctx)
+		}
+		if err != nil && ctx.Err() == nil && err.Error() != last {
+			last = err.Error()
+			f.log.Warn("packets that rules log are not heard; trying again", "err", err)
+		}
+		select {
+		case <-time.After(listenRetry):
+		case <-ctx.Done():
+		}
+	}
+	return context.Cause(ctx)
+}
+
+// logged says what is known of a packet that a rule logged.
+func (f *filter) logged(e nflog.Event) {
+	f.mu.Lock()
+	origin, ok := f.origins.of(e.Prefix)
+	prefix := f.settings.LogPrefix
+	f.mu.Unlock()
+	p := e.Packet
+	attrs := []any{
+		"prefix", prefix, "src", p.Src, "dst", p.Dst, "protocol", policy.ProtocolName(p.Protocol),
+		"in", p.InLink, "out", p.OutLink, "bytes", e.Bytes,
+	}
+	if policy.HasPorts(p.Protocol) {
+		attrs = append(attrs, "sport", p.SrcPort, "dport", p.DstPort)
+	}
+	if !ok {
+		f.log.Info("packet logged by a rule that is gone", append(attrs, "rule", e.Prefix)...)
+		return
+	}
+	f.log.Info("packet logged", append(attrs, origin.attrs()...)...)
+}
+
+// stats are the counters of the rules that are in force.
+func (f *filter) stats(ctx context.Context) ([]RuleStat, error) {
+	counters, err := f.table.Counters(ctx)
+	if err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	ids := maps.Clone(counters)
+	for _, t := range []plan.Table{f.want.V4, f.want.V6} {
+		for _, c := range t.Chains {
+			for i := range c.Rules {
+				if id := c.Rules[i].Comment; c.Rules[i].Count && id != "" {
+					if _, ok := ids[id]; !ok {
+						ids[id] = nft.Counter{}
+					}
+				}
+			}
+		}
+	}
+	var out []RuleStat
+	for id, c := range ids {
+		if origin, ok := f.origins.of(id); ok {
+			out = append(out, RuleStat{RuleOrigin: origin, Packets: c.Packets, Bytes: c.Bytes})
+		}
+	}
+	sortStats(out)
+	return out, nil
+}
+
+// refused are the objects that the kernel does not enforce as they are, each with
+// what the kernel says.
+func (f *filter) refused() []model.Problem {
+	problems := f.table.Problems()
+	if len(problems) == 0 {
+		return nil
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	seen := map[model.Problem]bool{}
+	var out []model.Problem
+	for _, p := range problems {
+		t := &f.want.V4
+		if p.Table == "ip6 weft" {
+			t = &f.want.V6
+		}
+		text := fmt.Sprintf("the kernel refuses %s of %s: %s; its last good version is in force, or it denies", p.Object, p.Table, p.Text)
+		for _, key := range f.concerned(t, p.Object) {
+			if one := (model.Problem{Key: key, Text: text}); !seen[one] {
+				seen[one] = true
+				out = append(out, one)
+			}
+		}
+	}
+	return out
+}
+
+// concerned are the objects that a chain or set of a table comes from; the zero Key
+// where none is known.
+func (f *filter) concerned(t *plan.Table, object string) []model.Key {
+	kind, name, _ := strings.Cut(object, " ")
+	var out []model.Key
+	for _, c := range t.Chains {
+		if kind == "chain" && c.Name != name {
+			continue
+		}
+		for i := range c.Rules {
+			r := &c.Rules[i]
+			if kind == "set" && !slices.ContainsFunc(r.Match, func(m plan.Match) bool { return m.Set == name }) {
+				continue
+			}
+			if key, ok := f.origins.key(r.Comment); ok && !slices.Contains(out, key) {
+				out = append(out, key)
+			}
+		}
+	}
+	if out == nil {
+		return []model.Key{{}}
+	}
+	return out
+}
