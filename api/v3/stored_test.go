@@ -264,3 +264,18 @@ func BenchmarkDecodeStoredEndpoint(b *testing.B) {
 		}
 	}
 }
+
+func BenchmarkDecodeStoredPolicy(b *testing.B) {
+	const stored = `{"kind":"NetworkPolicy","apiVersion":"projectcalico.org/v3","metadata":{"name":"frontend","namespace":"shop","uid":"8d649f94-5578-4298-a34a-5be7f119f3f7","creationTimestamp":"2026-11-20T06:08:51Z","labels":{"projectcalico.org/tier":"default"},"annotations":{"projectcalico.org/metadata":"{\"name\":\"frontend\"}"}},"spec":{"tier":"default","order":500,"ingress":[{"action":"Allow","protocol":"TCP","source":{"selector":"app != 'db'","namespaceSelector":"team == 'web'"},"destination":{"ports":["http",443]}},{"action":"Allow","protocol":"ICMP","icmp":{"type":8,"code":0}}],"egress":[{"action":"Allow","protocol":"TCP","destination":{"selector":"app == 'api'","ports":[8443]}}],"selector":"app == 'frontend'","types":["Ingress","Egress"]}}`
+	b.ReportAllocs()
+	for b.Loop() {
+		o, err := DecodeStored([]byte(stored))
+		if err != nil {
+			b.Fatal(err)
+		}
+		Default(o)
+		if err := Validate(o); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -130,7 +130,7 @@ func (c *checker) result() error {
 	return errors.Join(c.errs...)
 }
 
-func index(field string, i int) string { return fmt.Sprintf("%s[%d]", field, i) }
+func index(field string, i int) string { return field + "[" + strconv.Itoa(i) + "]" }
 
 // metadata checks name, namespace, labels and annotations.
 func (c *checker) metadata(o Object) {

@@ -161,17 +161,8 @@ func (c *checker) policyRule(field string, r *Rule, direction PolicyType, cluste
 
 // ruleLimits reports whether the lists of a rule are short enough to look into.
 func (c *checker) ruleLimits(field string, r *Rule) bool {
-	ok := true
-	for _, e := range []struct {
-		field  string
-		entity *EntityRule
-	}{{".source", &r.Source}, {".destination", &r.Destination}} {
-		f := field + e.field
-		ok = c.atMost(f+".nets", len(e.entity.Nets), maxNets) && ok
-		ok = c.atMost(f+".notNets", len(e.entity.NotNets), maxNets) && ok
-		ok = c.atMost(f+".ports", len(e.entity.Ports), maxPorts) && ok
-		ok = c.atMost(f+".notPorts", len(e.entity.NotPorts), maxPorts) && ok
-	}
+	ok := c.entityLimits(field, ".source", &r.Source)
+	ok = c.entityLimits(field, ".destination", &r.Destination) && ok
 	if h := r.HTTP; h != nil {
 		ok = c.atMost(field+".http.methods", len(h.Methods), maxHTTP) && ok
 		ok = c.atMost(field+".http.paths", len(h.Paths), maxHTTP) && ok
@@ -180,6 +171,24 @@ func (c *checker) ruleLimits(field string, r *Rule) bool {
 				c.fail(index(field+".http.paths", i), nil, fmt.Sprintf("is too long: must have at most %d bytes", maxHTTPPath))
 				ok = false
 			}
+		}
+	}
+	return ok
+}
+
+func (c *checker) entityLimits(field, end string, e *EntityRule) bool {
+	ok := true
+	for _, list := range [...]struct {
+		field   string
+		n, most int
+	}{
+		{".nets", len(e.Nets), maxNets},
+		{".notNets", len(e.NotNets), maxNets},
+		{".ports", len(e.Ports), maxPorts},
+		{".notPorts", len(e.NotPorts), maxPorts},
+	} {
+		if list.n > list.most {
+			ok = c.atMost(field+end+list.field, list.n, list.most)
 		}
 	}
 	return ok
