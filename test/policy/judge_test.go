@@ -10,9 +10,11 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/weft-net/weft/internal/model"
 	"github.com/weft-net/weft/internal/plan"
 	"github.com/weft-net/weft/internal/policy"
 	"github.com/weft-net/weft/test/policy/world"
@@ -27,8 +29,9 @@ var (
 const perWorld = 36
 
 // judge is what the rules of f do with p on its way through the node, as far as
-// package plan knows; rule is the comment of the one that denied.
-func judge(f *filter, p world.Packet) (allowed bool, rule string) {
+// package plan knows; rule is the comment of the one that denied, met are the IDs of
+// those rules of policies, profiles and defaults that p has fitted.
+func judge(f *filter, p world.Packet) (allowed bool, rule string, met []string) {
 	m := f.v4
 	if p.Src.Is6() {
 		m = f.v6
@@ -53,15 +56,20 @@ func judge(f *filter, p world.Packet) (allowed bool, rule string) {
 			pkt.InLink = ""
 		}
 		j := m.Judge(h, pkt)
+		for _, r := range j.Hits {
+			if _, _, _, ok := policy.ParseRuleID(r.Comment); ok {
+				met = append(met, r.Comment)
+			}
+		}
 		if j.Denied() {
-			return false, j.Rule
+			return false, j.Rule, met
 		}
 		pkt.Mark = j.Mark
 		if j.Untrack {
 			pkt.State = plan.StateUntracked
 		}
 	}
-	return true, ""
+	return true, "", met
 }
 
 // filter is a compiled world, ready to judge.
@@ -82,21 +90,36 @@ func differ(w world.World, f *filter, p world.Packet) string {
 	if err != nil {
 		return "" // shrinking took an end of the packet away
 	}
-	allowed, rule := judge(f, p)
+	allowed, rule, met := judge(f, p)
 	if allowed != e.Allowed {
 		return fmt.Sprintf("explained: allowed %v; rules: allowed %v by %q\n%v", e.Allowed, allowed, rule, e)
 	}
-	if s, ok := e.Decider(); ok && !allowed && s.Index >= 0 && rule != policy.RuleID(s.Key, direction(e), s.Index) {
-		return fmt.Sprintf("denied by %s %s, but by the rule %q, not %q\n%v", s.Object, s.Field, rule, policy.RuleID(s.Key, direction(e), s.Index), e)
+	if want := steps(e); !slices.Equal(want, met) {
+		return fmt.Sprintf("explained: another way\nrules met, by the explanation %v\nand by the rules            %v\n%v", want, met, e)
 	}
 	return ""
 }
 
-func direction(e policy.Explanation) policy.Direction {
-	if e.Parts[len(e.Parts)-1].Direction == policy.Egress.String() {
-		return policy.Egress
+// steps are the IDs of the rules that an explanation has the packet meet.
+func steps(e policy.Explanation) []string {
+	var ids []string
+	for _, part := range e.Parts {
+		d := policy.Ingress
+		if part.Direction == policy.Egress.String() {
+			d = policy.Egress
+		}
+		for _, s := range part.Steps {
+			switch {
+			case s.Kind == policy.KindRule, s.Kind == policy.KindProfile:
+				ids = append(ids, policy.RuleID(s.Key, d, s.Index))
+			case s.Kind == policy.KindDefault && s.Action == model.Deny:
+				ids = append(ids, policy.RuleID(s.Key, d, policy.Default))
+			case s.Kind == policy.KindEnd:
+				ids = append(ids, policy.RuleID(model.Key{}, d, policy.Default))
+			}
+		}
 	}
-	return policy.Ingress
+	return ids
 }
 
 // shrink takes away all documents without which the packet is judged differently still.

@@ -100,7 +100,7 @@ func (k *kernel) differ(w world.World, p world.Packet) string {
 	if err != nil || passed[0] == e.Allowed {
 		return ""
 	}
-	allowed, rule := judge(f, p)
+	allowed, rule, _ := judge(f, p)
 	return fmt.Sprintf("explained: allowed %v; kernel: %v; rules: %v by %q\n%v", e.Allowed, passed[0], allowed, rule, e)
 }
 

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/weft-net/weft/internal/model"
 	"github.com/weft-net/weft/internal/policy"
@@ -146,4 +147,43 @@ func (d dice) header(p *Packet, v6 bool, n int) {
 	if p.DstPort == 0 {
 		p.DstPort = uint16(one(d, append(slices.Clone(ports), 81, 1999, 9001)...))
 	}
+}
+
+// ParsePacket reads what String prints, of a packet in w.
+func (w World) ParsePacket(text string) (Packet, error) {
+	var p Packet
+	var in, out, src, dst string
+	spaced := strings.NewReplacer(": ", " ").Replace(text)
+	if _, err := fmt.Sscanf(spaced, "%s > %s %s > %s protocol %d ports %d > %d type %d code %d",
+		&in, &out, &src, &dst, &p.Protocol, &p.SrcPort, &p.DstPort, &p.ICMPType, &p.ICMPCode); err != nil {
+		return p, fmt.Errorf("world: packet %q: %w", text, err)
+	}
+	p.At, p.Uplink = Node, Uplink
+	for _, end := range []struct {
+		link, addr string
+		to         *string
+		at         *netip.Addr
+		party      *policy.Party
+	}{{in, src, &p.In, &p.Src, &p.Query.Src}, {out, dst, &p.Out, &p.Dst, &p.Query.Dst}} {
+		a, err := netip.ParseAddr(end.addr)
+		if err != nil {
+			return p, fmt.Errorf("world: packet %q: %w", text, err)
+		}
+		*end.at, end.party.Addr = a, a
+		switch end.link {
+		case "self":
+			end.party.Key = model.Node{Name: Node}.Key()
+			continue
+		case Uplink:
+		default:
+			// A workload, whatever address it sends from.
+			for k, v := range w.Values {
+				if ep, ok := v.(model.Endpoint); ok && ep.Node == Node && ep.Link == end.link {
+					end.party.Key = k
+				}
+			}
+		}
+		*end.to = end.link
+	}
+	return p, nil
 }
