@@ -13,7 +13,7 @@
 //
 //	nf_tables events ─► chain of interest? ─┐
 //	every 90 s: all chains ─────────────────┼─► pass: which chains drop by default?
-//	every 5 s: the legacy tables ───────────┘         ours where they do, nowhere else
+//	every second: the legacy tables ────────┘         ours where they do, nowhere else
 //
 // A chain drops by default when a packet that no conditional rule decides is dropped:
 // by its policy, or by a rule that has no condition, such as the last one of
@@ -50,8 +50,12 @@ const (
 	// time between two passes, so that a program that rewrites its tables all the
 	// time costs little. Both together are well below the second in which we heal.
 	gather, spacing = 20 * time.Millisecond, 200 * time.Millisecond
-	// legacyEvery is the time between looks at the tables of iptables-legacy.
-	legacyEvery = 5 * time.Second
+	// legacyEvery is the time between looks at the tables of iptables-legacy: whether
+	// they have as many rules, of the same length, as before. legacyFull is the time
+	// after which all is read anyhow, as a policy may have changed; or more, so that
+	// the reading of a long table takes no more than a two hundredth of the time.
+	legacyEvery, legacyFull = time.Second, 5 * time.Second
+	legacyShare             = 200
 	// everything is the time between looks at all chains, for what no event told.
 	everything = 90 * time.Second
 	// calm is the least time between two moves of our rules in one chain to its
@@ -120,8 +124,15 @@ type Forward struct {
 	// Of the pass alone.
 	last   time.Time           // pass
 	full   time.Time           // look at all chains
-	moved  map[chain]time.Time // to the beginning
+	moved  map[Chain]time.Time // to the beginning
 	opened map[Chain]bool      // with our rules in it
+	legacy map[Chain]look      // the last look
+}
+
+// look is what a look at a legacy table showed.
+type look struct {
+	info [infoBytes]byte
+	full time.Time // until when all need not be read again
 }
 
 // State is what Forward has done.
@@ -135,7 +146,7 @@ type State struct {
 // New opens the namespace that the calling thread is in. It needs CAP_NET_ADMIN
 // there. Run must run there too.
 func New(o Options) (*Forward, error) {
-	f := &Forward{opts: o.withDefaults(), all: true, watched: map[chain]bool{}, moved: map[chain]time.Time{}, opened: map[Chain]bool{}}
+	f := &Forward{opts: o.withDefaults(), all: true, watched: map[chain]bool{}, moved: map[Chain]time.Time{}, opened: map[Chain]bool{}, legacy: map[Chain]look{}}
 	if err := checkPrefixes(f.opts.Prefixes); err != nil {
 		return nil, err
 	}

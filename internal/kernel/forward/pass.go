@@ -30,7 +30,7 @@ func (f *Forward) pass(ctx context.Context, cause reconcile.Cause) error {
 		errs = append(errs, f.tables(opts, rewrite))
 	}
 	if cause != reconcile.Kick {
-		errs = append(errs, f.legacyTables(ctx, opts, rewrite))
+		errs = append(errs, f.legacyTables(ctx, opts, rewrite, all))
 	}
 	err := errors.Join(errs...)
 	f.last = time.Now()
@@ -104,22 +104,33 @@ func (f *Forward) table(c baseChain, seen map[chain]bool, opts Options, rewrite 
 	gates := gatesFor(opts.Prefixes)
 	rules := read(c.name)
 	e := editFor(rules, c.drops, read, gates, opts.Append, rewrite)
-	switch {
-	case failure != nil:
+	if failure != nil {
 		return failure
-	case e.move && time.Since(f.moved[c.chain]) < calm:
+	}
+	if !f.mayMove(c.public(), e) {
 		f.mu.Lock()
 		f.all = true // look again with the next pass
 		f.mu.Unlock()
 		return nil
-	case e.move:
-		f.moved[c.chain] = time.Now()
 	}
 	if err := f.apply(c.chain, e); err != nil {
 		return err
 	}
 	f.edited(c.public(), e, slices.ContainsFunc(rules, func(r rule) bool { return r.ours }))
 	return nil
+}
+
+// mayMove reports whether it is time for an edit, which must wait if all it does is to
+// move rules that were moved not long ago.
+func (f *Forward) mayMove(c Chain, e edit) bool {
+	if !e.move {
+		return true
+	}
+	if time.Since(f.moved[c]) < calm {
+		return false
+	}
+	f.moved[c] = time.Now()
+	return true
 }
 
 // edited takes note of an edit that was made in a chain, which had rules of ours or

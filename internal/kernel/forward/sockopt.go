@@ -40,13 +40,17 @@ const (
 	lockPatience = 2 * time.Second
 )
 
-// legacyTables makes the FORWARD chains of iptables-legacy right, where there are any.
-func (f *Forward) legacyTables(ctx context.Context, opts Options, rewrite bool) error {
+// legacyTables makes the FORWARD chains of iptables-legacy right, where there are any;
+// with all, also where nothing seems to have changed.
+func (f *Forward) legacyTables(ctx context.Context, opts Options, rewrite, all bool) error {
 	var errs []error
 	for _, l := range layouts() {
 		c := Chain{Family: l.public, Table: legacyTable, Name: "FORWARD", Legacy: true}
 		there, err := l.inUse()
 		if err == nil && there {
+			if all {
+				delete(f.legacy, c)
+			}
 			err = f.legacyChain(ctx, l, c, opts, rewrite)
 		}
 		if err != nil {
@@ -77,35 +81,61 @@ func (f *Forward) legacyChain(ctx context.Context, l layout, c Chain, opts Optio
 		return fmt.Errorf("open socket: %w", err)
 	}
 	defer unix.Close(fd)
-	edit := func() (*legacy, *legacy, edit, bool, error) {
-		t, err := readLegacy(fd, l)
-		if err != nil {
-			return nil, nil, edit{}, false, err
-		}
-		rules, policyDrops := t.forward()
-		e := editFor(rules, policyDrops, t.chain, gatesFor(opts.Prefixes), opts.Append, rewrite)
-		had := slices.ContainsFunc(rules, func(r rule) bool { return r.ours })
-		next, err := t.edited(e)
-		return t, next, e, had, err
+	info, err := readInfo(fd, l)
+	began := time.Now()
+	if last := f.legacy[c]; err != nil || info == last.info && began.Before(last.full) {
+		return err
 	}
-	_, _, e, had, err := edit()
-	if err == nil && !e.empty() {
+	plan := legacyPlan{fd: fd, layout: l, opts: opts, rewrite: rewrite}
+	if err := plan.make(info); err != nil {
+		return err
+	}
+	if !f.mayMove(c, plan.edit) {
+		return nil
+	}
+	if !plan.edit.empty() {
 		// Others may be about to write what they read before: look again when nobody is.
-		var unlock func()
-		if unlock, err = lockLegacy(ctx); err != nil {
+		unlock, err := lockLegacy(ctx)
+		if err != nil {
 			return err
 		}
 		defer unlock()
-		var old, next *legacy
-		if old, next, e, had, err = edit(); err == nil && !e.empty() {
-			err = replaceLegacy(fd, old, next)
+		if info, err = readInfo(fd, l); err == nil {
+			err = plan.make(info)
+		}
+		if err == nil && !plan.edit.empty() {
+			err = replaceLegacy(fd, plan.old, plan.next)
+		}
+		if err != nil {
+			return err
 		}
 	}
-	if err != nil {
+	f.edited(c, plan.edit, plan.had)
+	took := time.Since(began)
+	f.legacy[c] = look{info, began.Add(max(legacyFull, legacyShare*took))} // after an edit it has another length
+	return nil
+}
+
+// legacyPlan is what a table is and what it is to be.
+type legacyPlan struct {
+	layout
+	fd        int
+	opts      Options
+	rewrite   bool
+	old, next *legacy
+	edit      edit
+	had       bool // rules of ours
+}
+
+func (p *legacyPlan) make(info [infoBytes]byte) (err error) {
+	if p.old, err = readLegacy(p.fd, p.layout, info); err != nil {
 		return err
 	}
-	f.edited(c, e, had)
-	return nil
+	rules, policyDrops := p.old.forward()
+	p.had = slices.ContainsFunc(rules, func(r rule) bool { return r.ours })
+	p.edit = editFor(rules, policyDrops, p.old.chain, gatesFor(p.opts.Prefixes), p.opts.Append, p.rewrite)
+	p.next, err = p.old.edited(p.edit)
+	return err
 }
 
 // lockLegacy waits until no other program changes legacy tables, and keeps them from
@@ -128,13 +158,17 @@ func lockLegacy(ctx context.Context) (unlock func(), err error) {
 	}
 }
 
-// readLegacy reads the table.
-func readLegacy(fd int, l layout) (*legacy, error) {
-	info := make([]byte, infoBytes)
-	copy(info, legacyTable)
-	if err := getOption(fd, l.level, getInfo, info); err != nil {
-		return nil, fmt.Errorf("read table: %w", err)
+// readInfo reads how long the table is, and where its chains begin.
+func readInfo(fd int, l layout) (info [infoBytes]byte, err error) {
+	copy(info[:], legacyTable)
+	if err := getOption(fd, l.level, getInfo, info[:]); err != nil {
+		return info, fmt.Errorf("read table: %w", err)
 	}
+	return info, nil
+}
+
+// readLegacy reads the table that info tells of.
+func readLegacy(fd int, l layout, info [infoBytes]byte) (*legacy, error) {
 	number := func(i int) uint32 { return netlink.Native.Uint32(info[tableNameBytes+4*i:]) }
 	var begin, end [hooks]uint32
 	for h := range hooks {
