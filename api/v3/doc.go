@@ -1,6 +1,7 @@
 // Package v3 declares the resources of the API group projectcalico.org/v3: what
 // users write in YAML, what is kept in the datastore, and what the custom
-// resource definitions describe.
+// resource definitions describe. The three objects of the Kubernetes API that
+// policy is made of stand beside them, under the kind and version of Kubernetes.
 //
 // It is the first of the three shapes of weft (api/v3, model, plan). Values are
 // kept as the user wrote them: a CIDR is a string here and becomes a
