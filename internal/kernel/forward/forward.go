@@ -58,6 +58,9 @@ const (
 	legacyShare             = 200
 	// everything is the time between looks at all chains, for what no event told.
 	everything = 90 * time.Second
+	// leastDelay and mostDelay bound the time after which a failed look at all chains
+	// is tried again.
+	leastDelay, mostDelay = 50 * time.Millisecond, 30 * time.Second
 	// calm is the least time between two moves of our rules in one chain to its
 	// beginning: another program may want to be first as well.
 	calm = 10 * time.Second
@@ -123,6 +126,9 @@ type Forward struct {
 
 	// Of the pass alone.
 	last   time.Time           // pass
+	failed error               // the last look at all chains
+	again  time.Time           // when it is due because it failed
+	delay  time.Duration       // that it waited for
 	full   time.Time           // look at all chains
 	moved  map[Chain]time.Time // to the beginning
 	opened map[Chain]bool      // with our rules in it

@@ -18,26 +18,27 @@ func (f *Forward) pass(ctx context.Context, cause reconcile.Cause) error {
 	if cause == reconcile.Kick {
 		pause(ctx, max(gather, spacing-time.Since(f.last)))
 	}
+	now := time.Now()
 	f.mu.Lock()
 	opts, rewrite := f.opts, f.rewrite
-	all := f.all || time.Since(f.full) >= everything
+	all := f.all || now.Sub(f.full) >= everything || f.failed != nil && now.After(f.again)
 	f.all, f.rewrite = false, false
 	f.mu.Unlock()
 
-	var errs []error
 	if all {
-		f.full = time.Now()
-		errs = append(errs, f.tables(opts, rewrite))
+		f.full = now
+		f.failed = f.tables(opts, rewrite)
+		f.backOff()
 	}
+	var legacy error
 	if cause != reconcile.Kick {
-		errs = append(errs, f.legacyTables(ctx, opts, rewrite, all))
+		legacy = f.legacyTables(ctx, opts, rewrite, all)
 	}
-	err := errors.Join(errs...)
+	err := errors.Join(f.failed, legacy)
 	f.last = time.Now()
 
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.all = f.all || err != nil
 	f.rewrite = f.rewrite || err != nil && rewrite
 	f.state.Passes++
 	f.state.Chains = nil
@@ -46,6 +47,17 @@ func (f *Forward) pass(ctx context.Context, cause reconcile.Cause) error {
 	}
 	slices.SortFunc(f.state.Chains, Chain.compare)
 	return err
+}
+
+// backOff says when all chains are looked at again after a failure. The loop cannot:
+// to it, a look at the legacy tables each second is a try as well.
+func (f *Forward) backOff() {
+	if f.failed == nil {
+		f.delay = 0
+		return
+	}
+	f.delay = min(max(2*f.delay, leastDelay), mostDelay)
+	f.again = time.Now().Add(f.delay)
 }
 
 // pause waits, or until ctx ends.
