@@ -9,6 +9,25 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 // In Go and in keys their kinds are called Kubernetes…, since two APIs have a
 // NetworkPolicy.
 
+// The parts of Kubernetes' own types that fields here have, so that whoever reads
+// such a field need not know Kubernetes.
+type (
+	// ObjectMeta is the metadata of an object.
+	ObjectMeta = metav1.ObjectMeta
+	// LabelSelector is a selector of Kubernetes; all of its parts must hold.
+	LabelSelector = metav1.LabelSelector
+	// LabelSelectorRequirement is one expression of a LabelSelector.
+	LabelSelectorRequirement = metav1.LabelSelectorRequirement
+)
+
+// The operators of a [LabelSelectorRequirement].
+const (
+	LabelIn           = metav1.LabelSelectorOpIn
+	LabelNotIn        = metav1.LabelSelectorOpNotIn
+	LabelExists       = metav1.LabelSelectorOpExists
+	LabelDoesNotExist = metav1.LabelSelectorOpDoesNotExist
+)
+
 // KubernetesNetworkPolicy is a NetworkPolicy of networking.k8s.io/v1.
 type KubernetesNetworkPolicy struct {
 	metav1.TypeMeta   `json:",inline"`

@@ -4,7 +4,6 @@ import (
 	"errors"
 
 	v3 "github.com/weft-net/weft/api/v3"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // nothing is the selector that selects nothing.
@@ -137,7 +136,7 @@ func (c *conversion) closed(place string, action v3.Action, ports []protocolPort
 
 // podsOf is pods by namespace, or by namespace and label; what names what else is
 // asked for.
-func podsOf(e *first, field string, namespaces *metav1.LabelSelector, pods *v3.NamespacedPods) (r v3.EntityRule, what string) {
+func podsOf(e *first, field string, namespaces *v3.LabelSelector, pods *v3.NamespacedPods) (r v3.EntityRule, what string) {
 	switch {
 	case namespaces != nil && pods == nil:
 		return v3.EntityRule{

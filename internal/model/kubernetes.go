@@ -10,7 +10,6 @@ import (
 
 	v3 "github.com/weft-net/weft/api/v3"
 	"github.com/weft-net/weft/internal/selector"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // Where policies of Kubernetes stand among ours, as in Calico.
@@ -52,7 +51,7 @@ func FromStagedKubernetes(o *v3.StagedKubernetesNetworkPolicy) (*v3.StagedNetwor
 
 // kubernetes fills d from a policy of Kubernetes. Rules that have no meaning are
 // left out and named by the error.
-func (d *document) kubernetes(meta *metav1.ObjectMeta, s v3.KubernetesNetworkPolicySpec) error {
+func (d *document) kubernetes(meta *v3.ObjectMeta, s v3.KubernetesNetworkPolicySpec) error {
 	var e first
 	order := kubernetesOrder
 	d.scope.maxLen = maxMadeLen
@@ -162,13 +161,13 @@ func maskedNets(e *first, field string, texts ...string) []string {
 }
 
 // podSelector is the text that selects pods; nil selects all of them.
-func podSelector(e *first, field string, s *metav1.LabelSelector) string {
+func podSelector(e *first, field string, s *v3.LabelSelector) string {
 	terms := labelTerms(e, field, s)
 	return strings.Join(append([]string{onlyPods}, terms...), " && ")
 }
 
 // namespaceSelector is the text that selects namespaces: all of them if s is empty.
-func namespaceSelector(e *first, field string, s *metav1.LabelSelector) string {
+func namespaceSelector(e *first, field string, s *v3.LabelSelector) string {
 	terms := labelTerms(e, field, s)
 	if len(terms) == 0 {
 		return "all()"
@@ -177,7 +176,7 @@ func namespaceSelector(e *first, field string, s *metav1.LabelSelector) string {
 }
 
 // labelTerms is the parts of a label selector in the language of package selector.
-func labelTerms(e *first, field string, s *metav1.LabelSelector) []string {
+func labelTerms(e *first, field string, s *v3.LabelSelector) []string {
 	if s == nil {
 		return nil
 	}
@@ -192,7 +191,7 @@ func labelTerms(e *first, field string, s *metav1.LabelSelector) []string {
 	return out
 }
 
-func labelTerm(e *first, field string, x *metav1.LabelSelectorRequirement) string {
+func labelTerm(e *first, field string, x *v3.LabelSelectorRequirement) string {
 	checkLabel(e, field+".key", x.Key)
 	var values []string
 	for _, v := range x.Values {
@@ -200,15 +199,15 @@ func labelTerm(e *first, field string, x *metav1.LabelSelectorRequirement) strin
 	}
 	set := "{" + strings.Join(values, ", ") + "}"
 	switch x.Operator {
-	case metav1.LabelSelectorOpExists:
+	case v3.LabelExists:
 		return "has(" + x.Key + ")"
-	case metav1.LabelSelectorOpDoesNotExist:
+	case v3.LabelDoesNotExist:
 		return "!has(" + x.Key + ")"
-	case metav1.LabelSelectorOpIn, metav1.LabelSelectorOpNotIn:
+	case v3.LabelIn, v3.LabelNotIn:
 		if len(values) == 0 {
 			e.fail("%s.values: must not be empty", field)
 		}
-		if x.Operator == metav1.LabelSelectorOpIn {
+		if x.Operator == v3.LabelIn {
 			return x.Key + " in " + set
 		}
 		return x.Key + " not in " + set

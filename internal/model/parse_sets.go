@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	v3 "github.com/weft-net/weft/api/v3"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // labelService is the label of an EndpointSlice that names its service.
@@ -42,7 +41,7 @@ func ownLabels(labels map[string]string, add, value string) map[string]string {
 // parseNetworkSet reads addresses and prefixes as Calico does: bare addresses,
 // prefixes with host bits and empty entries are taken. With an error the set has what
 // could be read.
-func parseNetworkSet(namespace string, meta *metav1.ObjectMeta, nets []string) (NetworkSet, error) {
+func parseNetworkSet(namespace string, meta *v3.ObjectMeta, nets []string) (NetworkSet, error) {
 	s := NetworkSet{Namespace: namespace, Name: meta.Name, Labels: meta.Labels}
 	if namespace != "" {
 		s.Labels = ownLabels(meta.Labels, LabelNamespace, namespace)
