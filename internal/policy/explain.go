@@ -2,7 +2,9 @@ package policy
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/weft-net/weft/internal/model"
 	"github.com/weft-net/weft/internal/plan"
@@ -25,6 +27,8 @@ type End struct {
 	Object string `json:"object,omitempty"` // empty: nobody that is known
 	Node   string `json:"node,omitempty"`   // empty: outside of the cluster
 	Addr   string `json:"address"`
+	// In are the network sets that have the address.
+	In []string `json:"in,omitempty"`
 }
 
 // Part is one endpoint that judges the packet in one direction and stage.
@@ -149,7 +153,7 @@ func (p *part) ownStep(l TierList, pol *model.Policy, a model.Action) Step {
 	}
 	return Step{
 		Kind: KindNoMatch, Tier: l.Tier.Name, Key: pol.Origin, Object: pol.Origin.String(), Index: -1, Action: l.Tier.Default,
-		Text: p.direction.String() + ": no rule of it matches; the tier denies or passes on what no policy decides",
+		Text: "no rule of it for " + strings.ToLower(p.direction.String()) + " matches",
 	}
 }
 
@@ -210,16 +214,22 @@ func (v *View) tiersWith(s Subject, d Direction, st Stage, enact *model.Policy) 
 	return out, touched
 }
 
-func (p place) end() End {
+func (v *View) end(p place) End {
 	e := End{Node: p.node, Addr: p.Addr.String()}
 	if p.Key != (model.Key{}) {
 		e.Object = p.Key.String()
+	}
+	for _, h := range v.holders {
+		_, set := v.world[h.Key].(model.NetworkSet)
+		if set && h.Key != p.Key && slices.ContainsFunc(h.Nets, func(n netip.Prefix) bool { return n.Contains(p.Addr) }) {
+			e.In = append(e.In, h.Key.String())
+		}
 	}
 	return e
 }
 
 func packetText(p plan.Packet) string {
-	text := "any protocol"
+	text := "a packet of no protocol in particular"
 	if p.Protocol != 0 {
 		text = ProtocolName(p.Protocol)
 	}

@@ -41,13 +41,20 @@ func word(allowed bool) string {
 
 // String is an end as one phrase.
 func (e End) String() string {
+	text := e.Addr
 	switch {
-	case e.Object == "":
-		return e.Addr + ", of nobody that is known"
-	case e.Node == "" || e.Object == "Node/"+e.Node:
-		return fmt.Sprintf("%s, %s", e.Addr, e.Object)
+	case e.Object == "" && len(e.In) == 0:
+		text += ", of nobody that is known"
+	case e.Object != "":
+		text += ", " + e.Object
 	}
-	return fmt.Sprintf("%s, %s on %s", e.Addr, e.Object, e.Node)
+	if e.Node != "" && e.Object != "Node/"+e.Node {
+		text += " on " + e.Node
+	}
+	if len(e.In) > 0 {
+		text += ", in " + strings.Join(e.In, " and ")
+	}
+	return text
 }
 
 func (p Part) print(b *strings.Builder) {

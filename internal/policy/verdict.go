@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/weft-net/weft/internal/model"
 	"github.com/weft-net/weft/internal/plan"
@@ -60,7 +61,7 @@ type walk struct {
 // egress of its source, then ingress of its destination. The error says what of q is
 // not known, and that two ends have no family in common.
 func (v *View) Verdict(q Query) (Explanation, error) {
-	w := walk{view: v, query: q, out: &Explanation{}}
+	w := walk{view: v, query: q, out: &Explanation{Parts: []Part{}}}
 	if err := w.resolve(); err != nil {
 		return Explanation{}, err
 	}
@@ -68,7 +69,7 @@ func (v *View) Verdict(q Query) (Explanation, error) {
 		Src: w.src.Addr, Dst: w.dst.Addr, Protocol: q.Protocol, SrcPort: q.SrcPort, DstPort: q.DstPort,
 		ICMPType: q.ICMPType, ICMPCode: q.ICMPCode, State: plan.StateNew,
 	}
-	w.out.Source, w.out.Destination, w.out.Packet = w.src.end(), w.dst.end(), packetText(w.packet)
+	w.out.Source, w.out.Destination, w.out.Packet = v.end(w.src), v.end(w.dst), packetText(w.packet)
 	w.out.Allowed = w.run()
 	w.staged()
 	return *w.out, nil
@@ -260,9 +261,23 @@ func (p *part) tier(l TierList) model.Action {
 	}
 	p.decide(Step{
 		Kind: KindDefault, Tier: l.Tier.Name, Key: l.Tier.Key(), Index: -1, Action: l.Tier.Default,
-		Text: "policies of the tier select the endpoint, and no rule of theirs matched",
+		Text: "no rule of " + named(l.Policies) + " matches",
 	})
 	return l.Tier.Default
+}
+
+// named are the policies that make a tier count, the first three of them.
+func named(policies []*model.Policy) string {
+	var names []string
+	for _, p := range policies {
+		if !p.Staged {
+			names = append(names, p.Origin.String())
+		}
+	}
+	if more := len(names) - 3; more > 0 {
+		names = append(names[:3], fmt.Sprintf("%d more", more))
+	}
+	return strings.Join(names, ", ")
 }
 
 // rules finds the first that matches and decides; Log: none does.

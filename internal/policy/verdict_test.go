@@ -327,7 +327,7 @@ func TestVerboseSaysWhyNot(t *testing.T) {
 	for _, s := range e.Parts[1].Steps {
 		got = append(got, s.Text)
 	}
-	want := []string{"does not match: protocol UDP", "does not match: source.nets 10.9.0.0/16", "policies of the tier select the endpoint, and no rule of theirs matched"}
+	want := []string{"does not match: protocol UDP", "does not match: source.nets 10.9.0.0/16", "no rule of NetworkPolicy/x/p matches"}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q", got)
 	}
