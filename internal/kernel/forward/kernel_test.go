@@ -3,6 +3,7 @@ package forward_test
 import (
 	"context"
 	"fmt"
+	"os"
 	"os/exec"
 	"regexp"
 	"strings"
@@ -23,12 +24,17 @@ const (
 // host is a namespace with other programs' packet filters.
 type host struct {
 	*testing.T
-	ns *testenv.Namespace
+	ns  *testenv.Namespace
+	env []string
 }
 
 func newHost(t *testing.T) host {
 	testenv.Need(t, "nft", "iptables-nft", "ip6tables-nft")
-	return host{t, testenv.Netns(t)}
+	h := host{T: t, ns: testenv.Netns(t), env: os.Environ()}
+	if !testenv.RealRoot() { // who may not have the machine's lock
+		h.env = append(h.env, "XTABLES_LOCKFILE="+t.TempDir()+"/lock")
+	}
+	return h
 }
 
 // do runs commands inside, one a line, and gives what they print.
@@ -41,7 +47,7 @@ func (h host) do(script string) string {
 			continue
 		}
 		cmd := exec.Command(testenv.Need(h, args[0]), args[1:]...)
-		cmd.Stdout, cmd.Stderr = &out, &out
+		cmd.Env, cmd.Stdout, cmd.Stderr = h.env, &out, &out
 		if err := h.ns.Start(cmd); err != nil {
 			h.Fatal(err)
 		}

@@ -25,8 +25,8 @@ func newRouter(t *testing.T) router {
 	r := router{newHost(t), testenv.Netns(t), testenv.Netns(t)}
 	testenv.Veth(t, r.pod, "eth0", []string{"10.0.1.2/24", "fd00:1::2/64"}, r.ns, "cali1", []string{"10.0.1.1/24", "fd00:1::1/64"})
 	testenv.Veth(t, r.peer, "eth0", []string{"10.0.2.2/24", "fd00:2::2/64"}, r.ns, "eth0", []string{"10.0.2.1/24", "fd00:2::1/64"})
-	host{t, r.pod}.do("ip route add default via 10.0.1.1\nip -6 route add default via fd00:1::1")
-	host{t, r.peer}.do("ip route add default via 10.0.2.1\nip -6 route add default via fd00:2::1")
+	host{T: t, ns: r.pod}.do("ip route add default via 10.0.1.1\nip -6 route add default via fd00:1::1")
+	host{T: t, ns: r.peer}.do("ip route add default via 10.0.2.1\nip -6 route add default via fd00:2::1")
 	r.ns.MustDo(func() error {
 		for _, path := range []string{"ipv4/ip_forward", "ipv6/conf/all/forwarding"} {
 			if err := os.WriteFile("/proc/sys/net/"+path, []byte("1"), 0); err != nil {
