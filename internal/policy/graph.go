@@ -35,6 +35,7 @@ type Graph struct {
 
 	policies map[model.Key]*pol
 	profiles map[string]*prof
+	shared   map[plainRule][]model.Rule
 	subjects subjects
 	selected *index.Index // subjects × selectors of policies
 	chosen   map[uint32][]*pol
@@ -44,6 +45,7 @@ type Graph struct {
 	flawed   map[*pol]struct{} // policies that may have problems
 	problems []model.Problem
 	synced   bool // no snapshot is in progress
+	stale    bool // something was known before it
 
 	settings Settings
 	halves   [2]*half                       // IPv4, IPv6
@@ -81,6 +83,7 @@ func NewGraph(node string, process ...model.FelixConfig) *Graph {
 		services: map[model.Service]map[model.Key]*other{},
 		policies: map[model.Key]*pol{},
 		profiles: map[string]*prof{},
+		shared:   map[plainRule][]model.Rule{},
 		subjects: newSubjects(),
 		chosen:   map[uint32][]*pol{},
 		flawed:   map[*pol]struct{}{},
@@ -106,6 +109,7 @@ func (g *Graph) Step(b model.Batch) plan.FilterDelta {
 	if b.Reset {
 		g.round++
 		g.synced = false
+		g.stale = g.stale || len(g.holders.list)+len(g.policies)+len(g.profiles)+len(g.others) > 0
 	}
 	for _, in := range b.Invalids {
 		known := g.mention(in.Key) // the last good version stays
@@ -123,8 +127,10 @@ func (g *Graph) Step(b model.Batch) plan.FilterDelta {
 		g.drop(k)
 	}
 	if b.Synced {
-		g.sweep()
-		g.synced = true
+		if g.stale {
+			g.sweep()
+		}
+		g.synced, g.stale = true, false
 	}
 	return g.flush()
 }

@@ -17,7 +17,7 @@ type pol struct {
 
 // prof is a profile that is known, or that lists still have.
 type prof struct {
-	p      model.Profile
+	p      model.Profile // without labels: those are in Graph.members
 	known  bool
 	round  uint32
 	bodies [2][2]*body
@@ -120,8 +120,10 @@ func (g *Graph) dropPolicy(k model.Key) {
 // choose lets a policy select subjects.
 func (g *Graph) choose(p *pol) {
 	p.sel = g.selected.Add(p.p.Selector)
+	if others := g.chosen[p.sel]; len(others) > 0 { // else the index told of every match
+		g.touchSelected(p.sel)
+	}
 	g.chosen[p.sel] = append(g.chosen[p.sel], p)
-	g.touchSelected(p.sel)
 }
 
 func (g *Graph) unchoose(p *pol) {
@@ -162,7 +164,7 @@ func (g *Graph) putProfile(v model.Profile) {
 		g.profiles[v.Name] = p
 	}
 	came := !p.known
-	p.p, p.known, p.round = v, true, g.round
+	p.p, p.known, p.round = model.Profile{Name: v.Name, Ingress: g.share(v.Ingress), Egress: g.share(v.Egress)}, true, g.round
 	g.touchBodies(p.bodies)
 	users := g.subjects.byProfile[v.Name]
 	if users == nil {
@@ -172,6 +174,35 @@ func (g *Graph) putProfile(v model.Profile) {
 	if came {
 		g.touchProfile(users)
 	}
+}
+
+// share is rules, or equal ones that other profiles have: there is a profile for each
+// namespace and service account, and nearly all have one rule, which allows all.
+func (g *Graph) share(rules []model.Rule) []model.Rule {
+	if len(rules) != 1 || !plain(&rules[0]) {
+		return rules
+	}
+	key := plainRule{rules[0].Action, rules[0].Field}
+	if g.shared[key] == nil {
+		g.shared[key] = rules
+	}
+	return g.shared[key]
+}
+
+// plainRule is a rule that matches everything.
+type plainRule struct {
+	action model.Action
+	field  string
+}
+
+func plain(r *model.Rule) bool {
+	return r.Family|r.Protocol|r.NotProtocol == 0 && r.ICMP == (model.ICMP{}) && r.NotICMP == (model.ICMP{}) &&
+		r.Unbuilt == "" && anyEnd(&r.Source) && anyEnd(&r.Destination)
+}
+
+func anyEnd(e *model.Entity) bool {
+	return e.Selector == nil && e.NotSelector == nil && e.Service == (model.Service{}) &&
+		len(e.Nets)+len(e.NotNets)+len(e.Ports)+len(e.NotPorts)+len(e.NamedPorts)+len(e.NotNamedPorts) == 0
 }
 
 func (g *Graph) dropProfile(name string) {

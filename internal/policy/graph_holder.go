@@ -5,7 +5,6 @@ import (
 	"iter"
 	"net/netip"
 	"slices"
-	"unique"
 
 	"github.com/weft-net/weft/internal/model"
 	"github.com/weft-net/weft/internal/plan"
@@ -29,18 +28,63 @@ func (h *holder) of(v6 bool) []plan.Member {
 	return h.nets[:h.n4]
 }
 
-// holderKey is a model.Key in less room.
+// holderKey is a model.Key of a kind in less room.
 type holderKey struct {
-	namespace unique.Handle[string]
+	namespace uint32 // in holders.namespaces
 	name      string
+}
+
+// names numbers strings that many keys share.
+type names struct {
+	byName map[string]uint32
+	list   []string
+	users  []int
+	free   []uint32
+}
+
+// number is the number of a name, if it has any.
+func (ns *names) number(name string) (n uint32, ok bool) {
+	n, ok = ns.byName[name]
+	return n, ok
+}
+
+// add is the number of a name, with one user more.
+func (ns *names) add(name string) uint32 {
+	n, ok := ns.byName[name]
+	if !ok {
+		if last := len(ns.free) - 1; last >= 0 {
+			n, ns.free = ns.free[last], ns.free[:last]
+		} else {
+			n = uint32(len(ns.list))
+			ns.list, ns.users = append(ns.list, ""), append(ns.users, 0)
+		}
+		ns.list[n], ns.byName[name] = name, n
+	}
+	ns.users[n]++
+	return n
+}
+
+func (ns *names) drop(n uint32) {
+	if ns.users[n]--; ns.users[n] == 0 {
+		delete(ns.byName, ns.list[n])
+		ns.list[n] = ""
+		ns.free = append(ns.free, n)
+	}
+}
+
+// holderKinds are the kinds that have what rules may find.
+var holderKinds = [...]model.Kind{
+	model.KindWorkloadEndpoint, model.KindHostEndpoint, model.KindNetworkSet, model.KindGlobalNetworkSet,
 }
 
 // holders are all holders, by number and by key.
 type holders struct {
 	list  []holder
 	free  []uint32
-	byKey map[model.Kind]map[holderKey]uint32
+	byKey [len(holderKinds)]map[holderKey]uint32
 	ports portLists
+
+	namespaces names
 }
 
 // portLists numbers the distinct lists of named ports; 0 is the empty one. There are
@@ -55,22 +99,35 @@ type portLists struct {
 }
 
 func newHolders() holders {
-	hs := holders{byKey: map[model.Kind]map[holderKey]uint32{}, ports: portLists{
+	hs := holders{namespaces: names{byName: map[string]uint32{}}, ports: portLists{
 		lists: make([][]model.NamedPort, 1), texts: make([]string, 1), users: make([]int, 1), byText: map[string]uint32{},
 	}}
-	for _, k := range []model.Kind{
-		model.KindWorkloadEndpoint, model.KindHostEndpoint, model.KindNetworkSet, model.KindGlobalNetworkSet,
-	} {
-		hs.byKey[k] = map[holderKey]uint32{}
+	for i := range hs.byKey {
+		hs.byKey[i] = map[holderKey]uint32{}
 	}
 	return hs
 }
 
-func keyOf(k model.Key) holderKey { return holderKey{unique.Make(k.Namespace), k.Name} }
+// of are the holders of a kind; none for other kinds.
+func (hs *holders) of(k model.Kind) map[holderKey]uint32 {
+	if i := slices.Index(holderKinds[:], k); i >= 0 {
+		return hs.byKey[i]
+	}
+	return nil
+}
+
+// lookup is the number of k's holder.
+func (hs *holders) lookup(k model.Key) (n uint32, ok bool) {
+	ns, ok := hs.namespaces.number(k.Namespace)
+	if ok {
+		n, ok = hs.of(k.Kind)[holderKey{ns, k.Name}]
+	}
+	return n, ok
+}
 
 // find is the holder of that key, or nil; good until the next one is added.
 func (hs *holders) find(k model.Key) *holder {
-	if n, ok := hs.byKey[k.Kind][keyOf(k)]; ok {
+	if n, ok := hs.lookup(k); ok {
 		return &hs.list[n]
 	}
 	return nil
@@ -79,9 +136,9 @@ func (hs *holders) find(k model.Key) *holder {
 // all are the keys of all holders. Holders may be deleted meanwhile.
 func (hs *holders) all() iter.Seq[model.Key] {
 	return func(yield func(model.Key) bool) {
-		for kind, of := range hs.byKey {
+		for i, of := range hs.byKey {
 			for k := range of {
-				if !yield(model.Key{Kind: kind, Namespace: k.namespace.Value(), Name: k.name}) {
+				if !yield(model.Key{Kind: holderKinds[i], Namespace: hs.namespaces.list[k.namespace], Name: k.name}) {
 					return
 				}
 			}
@@ -91,18 +148,17 @@ func (hs *holders) all() iter.Seq[model.Key] {
 
 // number is the number of k's holder, a new one if there is none.
 func (hs *holders) number(k model.Key) uint32 {
-	key := keyOf(k)
-	if n, ok := hs.byKey[k.Kind][key]; ok {
+	n, ok := hs.lookup(k)
+	if ok {
 		return n
 	}
-	var n uint32
 	if last := len(hs.free) - 1; last >= 0 {
 		n, hs.free = hs.free[last], hs.free[:last]
 	} else {
 		n = uint32(len(hs.list))
 		hs.list = append(hs.list, holder{})
 	}
-	hs.byKey[k.Kind][key] = n
+	hs.of(k.Kind)[holderKey{hs.namespaces.add(k.Namespace), k.Name}] = n
 	return n
 }
 
@@ -154,8 +210,7 @@ func (g *Graph) putHolder(k model.Key, e entry, labels map[string]string, parent
 }
 
 func (g *Graph) dropHolder(k model.Key) {
-	key := keyOf(k)
-	n, ok := g.holders.byKey[k.Kind][key]
+	n, ok := g.holders.lookup(k)
 	if !ok {
 		return
 	}
@@ -163,7 +218,9 @@ func (g *Graph) dropHolder(k model.Key) {
 	g.holders.ports.drop(g.holders.list[n].ports)
 	g.holders.list[n] = holder{}
 	g.holders.free = append(g.holders.free, n)
-	delete(g.holders.byKey[k.Kind], key)
+	ns, _ := g.holders.namespaces.number(k.Namespace)
+	delete(g.holders.of(k.Kind), holderKey{ns, k.Name})
+	g.holders.namespaces.drop(ns)
 }
 
 // add is the number of a list, with one user more.

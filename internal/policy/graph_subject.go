@@ -101,7 +101,7 @@ func (g *Graph) enter(s *subject) {
 			of = map[*subject]struct{}{}
 			g.subjects.byProfile[name] = of
 			if p := g.profiles[name]; p != nil && p.known {
-				g.selected.PutParent(name, p.p.Labels)
+				g.selected.PutParent(name, g.members.ParentLabels(name))
 			}
 		}
 		of[s] = struct{}{}

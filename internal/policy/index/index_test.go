@@ -49,6 +49,11 @@ func (r *reference) check(x *Index, got map[match]bool) error {
 	if !maps.Equal(want, got) {
 		return fmt.Errorf("events add up to %v, want %v", got, want)
 	}
+	for p := range r.given {
+		if !maps.Equal(r.given[p], x.ParentLabels(p)) {
+			return fmt.Errorf("parent %s has %v, want %v", p, x.ParentLabels(p), r.given[p])
+		}
+	}
 	for id := range r.sels {
 		n := 0
 		for it := range x.Items(id) {

@@ -25,6 +25,19 @@ func (x *Index) DeleteParent(name string) {
 	x.dropParentIfUnused(p)
 }
 
+// ParentLabels are the labels of a parent, in a new map.
+func (x *Index) ParentLabels(name string) map[string]string {
+	p, ok := x.parentOf[name]
+	if !ok {
+		return nil
+	}
+	out := make(map[string]string, len(x.parents[p].labels))
+	for _, t := range x.parents[p].labels {
+		out[x.terms[x.terms[t].label].text] = x.terms[t].text
+	}
+	return out
+}
+
 func (x *Index) parent(name string) uint32 {
 	if p, ok := x.parentOf[name]; ok {
 		return p
