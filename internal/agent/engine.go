@@ -16,6 +16,7 @@ import (
 	"github.com/weft-net/weft/internal/kernel/fib"
 	"github.com/weft-net/weft/internal/model"
 	"github.com/weft-net/weft/internal/peering"
+	"github.com/weft-net/weft/internal/policy"
 	"github.com/weft-net/weft/internal/route"
 	"github.com/weft-net/weft/internal/store"
 )
@@ -110,6 +111,7 @@ func (e *engine) step(b model.Batch) {
 		e.onSettings(s)
 	}
 	e.notes.problems("route", e.graph.Problems())
+	e.notes.problems("policy", e.filter.graph.Problems())
 	if b.Synced || concernsPools(b) {
 		e.notes.problems("pools", ipam.Overlaps(e.alloc.Pools()))
 	}
@@ -237,16 +239,8 @@ func follow(ctx context.Context, source store.Source, batches chan<- model.Batch
 
 // watched are the kinds that the agent follows.
 func watched() []model.Kind {
-	return []model.Kind{
-		model.KindBGPConfiguration, model.KindBGPPeer, model.KindClusterInformation,
-		model.KindFelixConfiguration, model.KindIPAMBlock, model.KindIPAMConfig, model.KindIPPool,
-		model.KindIPReservation, model.KindNode,
-		model.KindGlobalNetworkPolicy, model.KindGlobalNetworkSet, model.KindHostEndpoint,
-		model.KindKubernetesClusterPolicy, model.KindKubernetesEndpointSlice, model.KindKubernetesNetworkPolicy,
-		model.KindNetworkPolicy, model.KindNetworkSet, model.KindProfile, model.KindStagedGlobalNetworkPolicy,
-		model.KindStagedKubernetesNetworkPolicy, model.KindStagedNetworkPolicy, model.KindTier,
-		model.KindWorkloadEndpoint,
-	}
+	return append(policy.Kinds(), model.KindBGPConfiguration, model.KindBGPPeer, model.KindClusterInformation,
+		model.KindIPAMBlock, model.KindIPAMConfig, model.KindIPPool, model.KindIPReservation)
 }
 
 // notes is what the agent has to say about objects. It logs what is new, and

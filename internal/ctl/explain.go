@@ -18,6 +18,7 @@ import (
 	"github.com/weft-net/weft/internal/model"
 	"github.com/weft-net/weft/internal/policy"
 	"github.com/weft-net/weft/internal/run"
+	"github.com/weft-net/weft/internal/store"
 )
 
 // explainOptions are the flags of weft explain.
@@ -139,16 +140,6 @@ func (o *explainOptions) world(ctx context.Context, p Process) (w model.World, n
 	return w, notes, nil
 }
 
-// explained are the kinds that a verdict depends on.
-func explained() []model.Kind {
-	return []model.Kind{
-		model.KindFelixConfiguration, model.KindGlobalNetworkPolicy, model.KindGlobalNetworkSet, model.KindHostEndpoint,
-		model.KindKubernetesClusterPolicy, model.KindKubernetesEndpointSlice, model.KindKubernetesNetworkPolicy,
-		model.KindNetworkPolicy, model.KindNetworkSet, model.KindNode, model.KindProfile, model.KindStagedGlobalNetworkPolicy,
-		model.KindStagedKubernetesNetworkPolicy, model.KindStagedNetworkPolicy, model.KindTier, model.KindWorkloadEndpoint,
-	}
-}
-
 // storedWorld reads the datastore as an agent does that starts now: of an object that
 // is not valid counts what can be understood of it.
 func storedWorld(ctx context.Context, p Process) (model.World, []string, error) {
@@ -157,27 +148,19 @@ func storedWorld(ctx context.Context, p Process) (model.World, []string, error) 
 		return nil, nil, err
 	}
 	defer func() { _ = st.Close() }()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	w := model.World{}
-	var notes []string
-	for b, err := range st.Watch(ctx, explained()...) {
-		if err != nil {
-			return nil, nil, err
-		}
-		w = w.Apply(b)
-		for _, in := range b.Invalids {
-			text := "it is passed over"
-			if in.Strict != nil {
-				w[in.Key], text = in.Strict, "it counts only in so far as it denies"
-			}
-			notes = append(notes, fmt.Sprintf("%v is not valid: %v: %s, where no agent knows an earlier version", in.Key, in.Err, text))
-		}
-		if b.Synced {
-			break
-		}
+	w, invalids, err := store.Snapshot(ctx, st, policy.Kinds()...)
+	if err != nil {
+		return nil, nil, err
 	}
-	return w, notes, ctx.Err()
+	var notes []string
+	for _, in := range invalids {
+		text := "it is passed over"
+		if in.Strict != nil {
+			text = "it counts only in so far as it denies"
+		}
+		notes = append(notes, fmt.Sprintf("%v is not valid: %v: %s, where no agent knows an earlier version", in.Key, in.Err, text))
+	}
+	return w, notes, nil
 }
 
 // query makes a question of the arguments. An error is one of usage, or names what is

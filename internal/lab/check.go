@@ -16,7 +16,7 @@ import (
 const (
 	probeWait  = time.Second            // for one answer
 	probeEvery = 100 * time.Millisecond // between tries
-	quietWait  = 500 * time.Millisecond // for an answer that must not come
+	quietWait  = 200 * time.Millisecond // for an answer that must not come
 	quietTries = 3                      // unanswered requests that prove unreachable
 	atOnce     = 64                     // probes under way
 )
@@ -74,9 +74,9 @@ func (h *holder) expect(ctx context.Context, e topology.Expectation) Result {
 	var err error
 	switch {
 	case e.Reachable != nil:
-		err = h.eachPair(ctx, *e.Reachable, h.reaches)
+		err = h.judged(ctx, *e.Reachable, h.reaches, e.By, true)
 	case e.Unreachable != nil:
-		err = h.eachPair(ctx, *e.Unreachable, h.reachesNot)
+		err = h.judged(ctx, *e.Unreachable, h.reachesNot, e.By, false)
 	case e.Route != nil:
 		err = h.awaitRoute(ctx, *e.Route, true)
 	default:
@@ -89,10 +89,19 @@ func (h *holder) expect(ctx context.Context, e topology.Expectation) Result {
 	return r
 }
 
+// judged runs try for every way of the pair, and then checks who decides about them.
+func (h *holder) judged(ctx context.Context, p topology.Pair, try func(context.Context, way) error, by string, allowed bool) error {
+	if err := h.eachPair(ctx, p, try); err != nil || by == "" {
+		return err
+	}
+	return h.decidedBy(ctx, p, by, allowed)
+}
+
 // way is one direction between two things, of one family, and what is asked.
 type way struct {
 	from, to topology.Target
 	ns       *namespace
+	source   netip.Addr // an address of from, of the family of addr
 	addr     netip.Addr
 	protocol string // icmp, tcp or udp
 	port     uint16 // 0 for icmp
@@ -168,8 +177,9 @@ func (h *holder) ways(p topology.Pair) ([]way, error) {
 				_, addrs = h.place(t)
 			}
 			for _, a := range addrs {
-				if t.Kind == topology.ToAddress || hasFamily(own, a) {
-					out = append(out, way{f, t, ns, a, p.Protocol, p.Port})
+				source, ok := ofFamily(own, a)
+				if t.Kind == topology.ToAddress || ok {
+					out = append(out, way{f, t, ns, source, a, p.Protocol, p.Port})
 				}
 			}
 		}
@@ -177,13 +187,14 @@ func (h *holder) ways(p topology.Pair) ([]way, error) {
 	return out, nil
 }
 
-func hasFamily(addrs []netip.Addr, like netip.Addr) bool {
+// ofFamily is the first of addrs that is of the family of like.
+func ofFamily(addrs []netip.Addr, like netip.Addr) (netip.Addr, bool) {
 	for _, a := range addrs {
 		if a.Is4() == like.Is4() {
-			return true
+			return a, true
 		}
 	}
-	return false
+	return netip.Addr{}, false
 }
 
 func (h *holder) targets(refs []string) ([]topology.Target, error) {

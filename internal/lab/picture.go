@@ -54,7 +54,7 @@ func (h *holder) matrix(ctx context.Context) ([]string, [][]Answer) {
 		_, addrs := h.place(to.Target())
 		_, own := h.place(from.Target())
 		for _, addr := range addrs {
-			if !hasFamily(own, addr) {
+			if _, ok := ofFamily(own, addr); !ok {
 				continue
 			}
 			took, err := echo(ctx, from.ns, addr, probeWait)

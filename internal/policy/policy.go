@@ -25,6 +25,16 @@ package policy
 
 import "github.com/weft-net/weft/internal/model"
 
+// Kinds are the kinds of objects that verdicts depend on.
+func Kinds() []model.Kind {
+	return []model.Kind{
+		model.KindFelixConfiguration, model.KindGlobalNetworkPolicy, model.KindGlobalNetworkSet, model.KindHostEndpoint,
+		model.KindKubernetesClusterPolicy, model.KindKubernetesEndpointSlice, model.KindKubernetesNetworkPolicy,
+		model.KindNetworkPolicy, model.KindNetworkSet, model.KindNode, model.KindProfile, model.KindStagedGlobalNetworkPolicy,
+		model.KindStagedKubernetesNetworkPolicy, model.KindStagedNetworkPolicy, model.KindTier, model.KindWorkloadEndpoint,
+	}
+}
+
 // Direction is a direction of traffic, seen from the endpoint.
 type Direction uint8
 
