@@ -15,8 +15,9 @@ const (
 	// settle lets packets that were past the old rules get their entries, which the
 	// kernel makes on their way out.
 	settle = 10 * time.Millisecond
-	// judgeFlows is how many flows are judged in one go, under the owner's lock.
-	judgeFlows = 64
+	// judgeFlows is how many flows are judged in one go, under the owner's lock: less
+	// than a millisecond's work, and enough for what is prepared for it.
+	judgeFlows = 512
 	// mostEnded bounds the memory of a scan; the rest is for the next one.
 	mostEnded = 8192
 	// duty is the greatest part of the time for which a scan works: one in so many.
@@ -37,7 +38,8 @@ type Conns interface {
 type EnderOptions struct {
 	Conns Conns
 	// Judge sets forbidden[i] for each of flows[i] that must end; see [Judge.Forbids].
-	// It is called with at most 64 flows, so that it may hold a lock over the filter.
+	// It is called with at most 512 flows, so that it may hold a lock over the filter,
+	// and once more with those to be ended, right before that: rules may have changed.
 	Judge func(flows []Flow, forbidden []bool)
 	// Entomb makes the rules drop new flows of these tuples for a while. After an
 	// error their flows stay, and the scan is made again.
@@ -166,6 +168,7 @@ func (s *scan) run() error {
 	if err == nil && !s.full {
 		s.judge()
 	}
+	s.judgeAgain()
 	s.addRelated()
 	if s.ctx.Err() != nil {
 		return context.Cause(s.ctx)
@@ -192,20 +195,39 @@ func (s *scan) take(f *Flow) bool {
 		}
 		s.worked = time.Now()
 	}
-	s.full = len(s.doomed) >= mostEnded
+	s.full = s.full || len(s.doomed) >= mostEnded
 	return !s.full
 }
 
+// judge dooms the forbidden of the batch.
 func (s *scan) judge() {
-	verdicts := s.verdicts[:len(s.batch)]
+	s.doomed = s.forbidden(s.doomed, s.batch)
+	s.batch = s.batch[:0]
+}
+
+// forbidden adds to out those of at most judgeFlows flows that are forbidden. Out may
+// be the beginning of flows.
+func (s *scan) forbidden(out, flows []Flow) []Flow {
+	verdicts := s.verdicts[:len(flows)]
 	clear(verdicts)
-	s.opts.Judge(s.batch, verdicts)
+	s.opts.Judge(flows, verdicts)
 	for i, forbidden := range verdicts {
 		if forbidden {
-			s.doomed = append(s.doomed, s.batch[i])
+			out = append(out, flows[i])
 		}
 	}
-	s.batch = s.batch[:0]
+	return out
+}
+
+// judgeAgain spares the doomed that the rules allow by now.
+func (s *scan) judgeAgain() {
+	doomed := s.doomed
+	s.doomed = s.doomed[:0]
+	for len(doomed) > 0 {
+		n := min(len(doomed), judgeFlows)
+		s.doomed = s.forbidden(s.doomed, doomed[:n])
+		doomed = doomed[n:]
+	}
 }
 
 // addRelated dooms the flows that are there for the sake of doomed ones.

@@ -188,6 +188,37 @@ func TestEnderKeepsMemory(t *testing.T) {
 	})
 }
 
+// TestEnderSpares: what rules came to allow again while the scan went on stays.
+func TestEnderSpares(t *testing.T) {
+	t.Parallel()
+	c := &conns{}
+	for port := range 2 * judgeFlows {
+		c.flows = append(c.flows, flow(uint16(1+port)))
+	}
+	calls := 0
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		e := NewEnder(EnderOptions{
+			Conns: c,
+			Judge: func(flows []Flow, forbidden []bool) {
+				calls++
+				for i := range flows {
+					forbidden[i] = calls <= 2 && flows[i].Orig.DstPort%2 == 0 || flows[i].Orig.DstPort == 8
+				}
+			},
+			Entomb: func(context.Context, []Tuple) error { return nil },
+		})
+		done := make(chan struct{})
+		go func() { _ = e.Run(ctx); close(done) }()
+		sleep(100 * time.Millisecond)
+		cancel()
+		<-done
+	})
+	if got := c.log; !slices.Equal(got, []string{"scan", "delete 8"}) {
+		t.Errorf("got %v, want the end of the one that stayed forbidden", got)
+	}
+}
+
 // TestEnderFailures: what fails is tried again, and no flow goes without its
 // tombstone.
 func TestEnderFailures(t *testing.T) {

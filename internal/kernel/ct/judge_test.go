@@ -95,3 +95,21 @@ func TestTombstone(t *testing.T) {
 		t.Errorf("ping: got %v, want none", got)
 	}
 }
+
+func BenchmarkForbids(b *testing.B) {
+	j := NewJudge(links, &plan.Filter{V4: web(), V6: web()})
+	for name, text := range map[string]string{
+		"workload": "6 10.0.0.1:40000 > 10.0.0.2:8080", "workload v6": "6 [fd00::1]:40000 > [fd00::2]:8080", "foreign": "6 192.0.2.1:40000 > 192.0.2.2:80",
+	} {
+		b.Run(name, func(b *testing.B) {
+			f := Flow{Orig: tuple(b, text)}
+			f.Reply = reversed(f.Orig)
+			b.ReportAllocs()
+			for b.Loop() {
+				if j.Forbids(&f) {
+					b.Fatal("forbidden")
+				}
+			}
+		})
+	}
+}
