@@ -22,6 +22,7 @@ type liveSet struct {
 
 	typ     plan.SetType // as it was emitted
 	emitted bool
+	dirty   bool // it is in dirtySets
 	// was says of what changed since the last flush whether it was in the kernel.
 	was map[plan.Member]bool
 }
@@ -32,7 +33,7 @@ func (g *Graph) acquireSet(h *half, n Need, b *body) *liveSet {
 	if s == nil {
 		s = &liveSet{ref: n.SetRef, v6: h.v6, counts: map[plan.Member]uint32{}, users: map[*body]struct{}{}}
 		h.sets[n.SetRef] = s
-		h.dirtySets[s] = struct{}{}
+		s.dirty, h.dirtySets[s] = true, struct{}{}
 		g.fill(s, n)
 	}
 	s.users[b] = struct{}{}
@@ -108,7 +109,9 @@ func (g *Graph) change(s *liveSet, item uint32, in bool) {
 	} else {
 		return
 	}
-	g.half(s.v6).dirtySets[s] = struct{}{}
+	if !s.dirty {
+		s.dirty, g.half(s.v6).dirtySets[s] = true, struct{}{}
+	}
 }
 
 // portMembers are the addresses with each port of that name and protocol.
@@ -157,7 +160,7 @@ func (g *Graph) serviceChanged(sl model.EndpointSlice, came bool) {
 			if s == nil {
 				continue
 			}
-			h.dirtySets[s] = struct{}{}
+			s.dirty, h.dirtySets[s] = true, struct{}{}
 			for m := range serviceMembers(sl, kind, h.v6) {
 				if came {
 					s.add(m)
@@ -288,7 +291,7 @@ func (g *Graph) flushSets(h *half) {
 			h.delta.PutSets = append(h.delta.PutSets, plan.Set{Name: s.ref.Name(typ), Type: typ})
 			c.Put = s.all()
 		}
-		if s.was = nil; len(c.Put)+len(c.Delete) > 0 {
+		if s.was, s.dirty = nil, false; len(c.Put)+len(c.Delete) > 0 {
 			c.Set = s.ref.Name(typ)
 			h.delta.Changes = append(h.delta.Changes, c)
 		}

@@ -268,7 +268,8 @@ func (g *Graph) want(host bool, st Stage, d Direction, mine []*pol, profs []*pro
 			w.Profiles = append(w.Profiles, &p.p)
 		}
 	}
-	w.name, w.class = w.Name(), w.Class()
+	w.class = w.Class()
+	w.name = listPrefix + w.class
 	return w
 }
 
