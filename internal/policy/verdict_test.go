@@ -208,6 +208,14 @@ func TestVerdict(t *testing.T) {
 			tier("early", "order: 5, defaultAction: Pass") + "\n---\n" + np("early.p", allB+"tier: early, ingress: [{action: Deny, protocol: UDP}]"), "pod/x/a > pod/x/b tcp 80",
 			fromX + b + "default early Pass, profile kns.x spec.ingress[0] Allow; allowed",
 		},
+		"tiers by order, not by name": {
+			tier("zz", "order: 5") + "\n---\n" + tier("aa", "order: 6") + "\n---\n" + np("aa.p", allB+"tier: aa, ingress: [{action: Allow}]") + "\n---\n" + np("zz.p", allB+"tier: zz, ingress: [{action: Deny}]"), "pod/x/a > pod/x/b tcp 80",
+			fromX + b + "rule x/zz.p spec.ingress[0] Deny; denied",
+		},
+		"a tier without order gets that of the default tier, and then names count": {
+			tier("aa", "defaultAction: Deny") + "\n---\n" + np("aa.p", allB+"tier: aa, ingress: [{action: Deny}]") + "\n---\n" + np("p", allB+"ingress: [{action: Allow}]"), "pod/x/a > pod/x/b tcp 80",
+			fromX + b + "rule x/aa.p spec.ingress[0] Deny; denied",
+		},
 		"a tier that is not there denies behind all others": {
 			np("lost.p", allB+"tier: lost, ingress: [{action: Deny, protocol: UDP}]") + "\n---\n" + np("p", allB+"ingress: [{action: Pass}]"), "pod/x/a > pod/x/b tcp 80",
 			fromX + b + "rule x/p spec.ingress[0] Pass, default lost Deny; denied",

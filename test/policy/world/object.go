@@ -33,7 +33,7 @@ func (d dice) felix() object {
 	}
 	if d.in(40) {
 		spec["failsafeInboundHostPorts"] = []any{object{"protocol": "TCP", "port": 443}, object{"protocol": "UDP", "port": 53, "net": "10.65.0.0/16"}}
-		spec["failsafeOutboundHostPorts"] = []any{object{"protocol": "SCTP", "port": 80}}
+		spec["failsafeOutboundHostPorts"] = []any{object{"protocol": "SCTP", "port": 80}, object{"protocol": "TCP", "port": 53}}
 	}
 	return object{"kind": "FelixConfiguration", "metadata": object{"name": "default"}, "spec": spec}
 }

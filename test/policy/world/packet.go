@@ -95,9 +95,9 @@ func (w World) Packets(r *rand.Rand, n int) []Packet {
 		}
 		p := Packet{Query: policy.Query{Src: src.Party, Dst: dst.Party, At: Node, Uplink: Uplink}, Src: src.Addr, Dst: dst.Addr, In: src.link, Out: dst.link}
 		d.header(&p, v6 == 1, len(out))
-		if p.SrcPort == 0 && !p.icmp() {
-			flow := Packet{Src: p.Src, Dst: p.Dst, Query: policy.Query{Protocol: p.Protocol}}
-			back := Packet{Src: p.Dst, Dst: p.Src, Query: policy.Query{Protocol: p.Protocol}}
+		if !p.icmp() { // the identifier makes messages differ
+			flow := Packet{Src: p.Src, Dst: p.Dst, Query: policy.Query{Protocol: p.Protocol, SrcPort: p.SrcPort, DstPort: p.DstPort}}
+			back := Packet{Src: p.Dst, Dst: p.Src, Query: policy.Query{Protocol: p.Protocol, SrcPort: p.DstPort, DstPort: p.SrcPort}}
 			if flows[flow] || flows[back] {
 				continue
 			}
@@ -144,6 +144,9 @@ func (d dice) header(p *Packet, v6 bool, n int) {
 	// The source port makes the flow: one for each packet, spread over the ranges
 	// that rules have.
 	p.SrcPort = uint16(20000 + (n*7919)%45000)
+	if d.in(8) {
+		p.SrcPort = uint16(one(d, ports...)) // as an answer would have
+	}
 	if p.DstPort == 0 {
 		p.DstPort = uint16(one(d, append(slices.Clone(ports), 81, 1999, 9001)...))
 	}
