@@ -50,6 +50,9 @@ import (
 // no agent: an executable that gave up may write a moment after we began.
 const queueInterval = 10 * time.Second
 
+// firstPolicyTimeout bounds how long readiness waits for the first rules.
+const firstPolicyTimeout = 20 * time.Second
+
 // Config is what an agent must be told. All of it is required unless said
 // otherwise.
 type Config struct {
@@ -110,7 +113,7 @@ type agent struct {
 	queue   rpc.Queue
 	mtu     atomic.Int64 // of workload links, bytes; 0: not known
 	started time.Time
-	ready   chan struct{} // closed when the datastore is known and the queue is drained
+	ready   chan struct{} // closed when the datastore is known, its policy in force and the queue drained
 }
 
 // wire makes the parts of an agent.
@@ -223,14 +226,20 @@ func (a *agent) run(ctx context.Context, host startup.Host) error {
 	return group.Wait()
 }
 
-// drain carries out what the CNI executable could not tell an agent, first of
-// all and then now and again, and reports readiness in between.
+// drain waits for the first policy to be in force, and carries out what the CNI
+// executable could not tell an agent, first of all and then now and again; it reports
+// readiness in between.
 func (a *agent) drain(ctx context.Context) error {
 	select {
 	case <-a.engine.synced:
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+	// Who asks for readiness wants to know that policy is in force. Where the kernel
+	// refuses it for good, an ADD says so better than an agent that is never ready.
+	wait, cancel := context.WithTimeout(ctx, firstPolicyTimeout)
+	_ = a.engine.filter.wait(wait)
+	cancel()
 	last := ""
 	for first := true; ; first = false {
 		text := ""

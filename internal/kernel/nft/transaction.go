@@ -89,7 +89,15 @@ type chainWork struct {
 	next   []rule
 }
 
+// keepBytes is the size of a buffer that is worth keeping for the next transaction:
+// the first one is of megabytes, later ones as a rule of some hundred bytes.
+const keepBytes = 64 << 10
+
 func (tx *transaction) reset() {
+	if cap(tx.b) > keepBytes {
+		*tx = transaction{}
+		return
+	}
 	*tx = transaction{encoder: encoder{tx.b[:0]}, ops: tx.ops[:0], part: tx.part[:0]}
 }
 
