@@ -104,7 +104,7 @@ func (n net3) nft(script string) {
 
 // buried reports whether a tombstone has stopped a packet.
 func (n net3) buried() bool {
-	for line := range strings.Lines(n.run(n.router, "nft list chain inet t judge")) {
+	for line := range strings.Lines(n.run(n.router, "nft list ruleset")) {
 		if strings.Contains(line, "tomb") && !strings.Contains(line, "packets 0 ") {
 			return true
 		}
@@ -217,27 +217,29 @@ func (p pair) entry() (found Flow, ok bool) {
 	return found, ok
 }
 
-// end runs an Ender in the router until it has ended count flows, those to port
-// 7001. Without entomb there are no tombstones.
+// end ends the flows to port 7001 in the router; there must be count. Without entomb
+// there are no tombstones.
 func (n net3) end(count uint64, entomb bool) {
 	n.Helper()
-	e := NewEnder(EnderOptions{
-		Conns: n.table,
-		Judge: func(flows []Flow, forbidden []bool) {
-			for i := range flows {
-				forbidden[i] = flows[i].Orig.DstPort == 7001
+	n.runEnder(count, func(flows []Flow, forbidden []bool) {
+		for i := range flows {
+			forbidden[i] = flows[i].Orig.DstPort == 7001
+		}
+	}, func(_ context.Context, tuples []Tuple) error {
+		for _, t := range tuples {
+			set := map[bool]string{true: "tombs4", false: "tombs6"}[t.Src.Is4()]
+			if entomb {
+				n.nft(fmt.Sprintf("add element inet t %s { %v . %v . %d . %d . %d }", set, t.Src, t.Dst, t.Protocol, t.SrcPort, t.DstPort))
 			}
-		},
-		Entomb: func(_ context.Context, tuples []Tuple) error {
-			for _, t := range tuples {
-				set := map[bool]string{true: "tombs4", false: "tombs6"}[t.Src.Is4()]
-				if entomb {
-					n.nft(fmt.Sprintf("add element inet t %s { %v . %v . %d . %d . %d }", set, t.Src, t.Dst, t.Protocol, t.SrcPort, t.DstPort))
-				}
-			}
-			return nil
-		},
+		}
+		return nil
 	})
+}
+
+// runEnder runs an Ender in the router until it has ended count flows.
+func (n net3) runEnder(count uint64, judge func([]Flow, []bool), entomb func(context.Context, []Tuple) error) {
+	n.Helper()
+	e := NewEnder(EnderOptions{Conns: n.table, Judge: judge, Entomb: entomb})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { _ = e.Run(ctx); close(done) }()
@@ -246,6 +248,36 @@ func (n net3) end(count uint64, entomb bool) {
 	<-done
 	if s := e.State(); s.Ended != count || s.Err != "" {
 		n.Errorf("ended %d flows, want %d; error %q", s.Ended, count, s.Err)
+	}
+}
+
+// mustEnd checks that end, which is called when the rules deny the flow, ends it in
+// both directions, and leaves the other flow, whose entry was that, alone.
+func (p pair) mustEnd(spared pair, was Flow, end func()) {
+	p.Helper()
+	if !p.passes(p.a, p.b, eventually) {
+		p.Fatal("the rule alone ended the flow: this test shows nothing")
+	}
+	end()
+	if _, there := p.entry(); there {
+		p.Error("the flow has its entry still")
+	}
+	if _, err := p.b.Write([]byte("answer")); err != nil {
+		p.Fatal(err)
+	}
+	p.until("an answer stopped by the tombstone", p.buried)
+	if _, err := p.a.Write([]byte("question")); err != nil {
+		p.Fatal(err)
+	}
+	if !spared.passes(spared.a, spared.b, eventually) || !spared.passes(spared.b, spared.a, eventually) {
+		p.Error("the allowed flow stopped")
+	}
+	if is, ok := spared.entry(); !ok || is.ID != was.ID {
+		p.Errorf("the allowed flow is another: %+v, was %+v", is, was)
+	}
+	_ = p.a.SetReadDeadline(time.Now())
+	if n, _ := p.a.Read(make([]byte, 64)); n > 0 {
+		p.Error("an answer came through")
 	}
 }
 
@@ -264,30 +296,7 @@ func TestNewDenyEndsFlows(t *testing.T) {
 					t.Fatal("the router does not track the flows")
 				}
 				n.nft("add rule inet t denies meta l4proto { tcp, udp } th dport 7001 drop")
-				if !doomed.passes(doomed.a, doomed.b, eventually) {
-					t.Fatal("the rule alone ended the flow: this test shows nothing")
-				}
-				n.end(1, true)
-				if _, there := doomed.entry(); there {
-					t.Error("the flow has its entry still")
-				}
-				if _, err := doomed.b.Write([]byte("answer")); err != nil {
-					t.Fatal(err)
-				}
-				n.until("an answer stopped by the tombstone", n.buried)
-				if _, err := doomed.a.Write([]byte("question")); err != nil {
-					t.Fatal(err)
-				}
-				if !spared.passes(spared.a, spared.b, eventually) || !spared.passes(spared.b, spared.a, eventually) {
-					t.Error("the allowed flow stopped")
-				}
-				if is, ok := spared.entry(); !ok || is.ID != was.ID {
-					t.Errorf("the allowed flow is another: %+v, was %+v", is, was)
-				}
-				_ = doomed.a.SetReadDeadline(time.Now())
-				if n, _ := doomed.a.Read(make([]byte, 64)); n > 0 {
-					t.Error("an answer came through")
-				}
+				doomed.mustEnd(spared, was, func() { n.end(1, true) })
 			})
 		}
 	}
