@@ -149,7 +149,8 @@ const (
 //	input       -11  workload, egress
 //	input       -10  workload to host; host endpoint, ingress
 //	output     -300  host endpoint, untracked
-//	output      -10  host endpoint, egress
+//	output      -10  marks what is of the node itself
+//	postrouting -10  host endpoint, egress
 //
 // Accept ends one base chain, so each point has its own. What belongs to an established
 // connection leaves each of them by its first rule. What a node sends to its own
@@ -287,8 +288,8 @@ func (b *base) accepted() plan.Rule {
 // before connection tracking, since a forged packet may well fit into a connection.
 func (b *base) prerouting() {
 	var raw []plan.Rule
-	if b.used.Has(HostUntrackedIn) || b.used.Has(HostPreDNAT) {
-		raw = append(raw, plan.Rule{ClearMark: b.mark()})
+	if b.used.hosts() {
+		raw = append(raw, plan.Rule{ClearMark: b.mark() | b.pending()})
 	}
 	for _, m := range b.links(false) {
 		not := plan.Match{Kind: plan.MatchInSource, Not: true, Set: SourceAddrs}
@@ -385,15 +386,28 @@ func (b *base) neighbours() []plan.Rule {
 }
 
 // output is what the node itself sends, but not to its own workloads.
+//
+// What goes to a service may be sent elsewhere by destination NAT, and only behind the
+// output hook does the kernel know by which interface. So there a packet is marked, and
+// judged where it leaves. Where it can't be rejected there, which the kernel allows
+// before routing and at the output hook only, it is judged at once.
 func (b *base) output() {
-	if b.used.Has(HostUntrackedOut) {
-		clear := []plan.Rule{{ClearMark: b.mark()}}
-		b.hook("output-raw", plan.Output, priorityRaw, clear, b.host(HostUntrackedOut, true))
-	} else if b.used.Has(HostOut) && (b.used.Has(HostUntrackedIn) || b.used.Has(HostPreDNAT)) {
+	own := b.used.Has(HostOut) && !b.Settings.Reject
+	if b.used.Has(HostUntrackedOut) || b.used.Has(HostOut) {
 		// A socket may give its packets the mark of those it answers.
-		b.hook("output-raw", plan.Output, priorityRaw, []plan.Rule{{ClearMark: b.mark()}})
+		forget := []plan.Rule{{ClearMark: b.mark() | b.pending()}}
+		b.hook("output-raw", plan.Output, priorityRaw, forget, b.host(HostUntrackedOut, true))
 	}
-	if b.used.Has(HostOut) {
-		b.hook("output-to", plan.Output, priorityNext, established(), b.host(HostOut, true, append(b.ended(), b.accepted())...))
+	judged := b.host(HostOut, true, append(b.ended(), b.accepted())...)
+	switch {
+	case own:
+		b.hook("output-own", plan.Output, priorityNext, established(), []plan.Rule{{SetMark: b.pending()}})
+		others := rule(plan.Accept, plan.Match{Kind: plan.MatchMark, Not: true, Mark: b.pending()})
+		b.hook("postrouting-own", plan.Postrouting, priorityNext, []plan.Rule{others, {ClearMark: b.pending()}}, judged)
+	case b.used.Has(HostOut):
+		b.hook("output-own", plan.Output, priorityNext, established(), judged)
 	}
 }
+
+// pending is the bit of packets' marks that says "of the node itself, not yet judged".
+func (b *base) pending() uint32 { return b.mark() << 1 }

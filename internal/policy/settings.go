@@ -9,8 +9,8 @@ import (
 	"github.com/weft-net/weft/internal/model"
 )
 
-// DefaultMark is the bit of packets' marks that weft uses: the lowest that Calico
-// takes for itself (nftablesMarkMask).
+// DefaultMark is the first of two bits of packets' marks that weft uses, on nodes with
+// host endpoints only: the lowest that Calico takes for itself (nftablesMarkMask).
 const DefaultMark = 0x10000
 
 // Log rules that nobody gave a rate may log so much; else one port scan fills a disk.
@@ -39,7 +39,7 @@ type Settings struct {
 	LogPerSeconds           uint32
 	Append                  bool          // where others' rules must be, ours come last (chainInsertMode)
 	LogPrefix               string        // begins the log lines of Log rules
-	Mark                    uint32        // one bit of packets' marks; 0: DefaultMark
+	Mark                    uint32        // one bit of packets' marks, the next one is taken, too; 0: DefaultMark
 	MaxSetSize              int           // members that a set may have; 0: no limit
 	Refresh                 time.Duration // between two readings of the kernel's tables; 0: never
 }

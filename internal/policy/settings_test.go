@@ -209,3 +209,39 @@ func TestListNames(t *testing.T) {
 		t.Errorf("normal and forwarded do not share a tier's chain: %s, %s", a, b)
 	}
 }
+
+// A packet of the node to a service is judged by the interface that it leaves by after
+// destination NAT, not by the one that it was first routed to.
+func TestHostEgressAfterNAT(t *testing.T) {
+	t.Parallel()
+	s := policy.DefaultSettings()
+	e := policy.Emitter{Settings: s}
+	l := policy.List{Host: true, Stage: policy.Normal, Direction: policy.Egress} // denies all
+	table := e.Base(policy.PointsFor(true, func(policy.Stage, policy.Direction) bool { return false }))
+	table = table.Apply(plan.TableDelta{
+		PutChains: []plan.Chain{e.ListChain(l)},
+		Changes: []plan.SetChange{
+			{Set: policy.HostOut.Classes(), PutElement: []plan.Element{{Link: "eth0", Value: l.Class()}}},
+			{Set: policy.HostOut.Chains(), PutElement: []plan.Element{{Link: l.Class(), Value: l.Name()}}},
+		},
+	})
+	for _, tt := range []struct {
+		first, last string
+		want        bool
+	}{{"eth0", "cali1", true}, {"cali1", "eth0", false}, {"eth0", "eth0", false}, {"eth0", "eth1", true}} {
+		p := plan.Packet{OutLink: tt.first, Src: netip.MustParseAddr("10.0.0.1"), Dst: netip.MustParseAddr("10.9.0.1"), Protocol: 6, DstPort: 80, State: plan.StateNew}
+		j := table.Judge(plan.Output, p)
+		if !j.Denied() {
+			p.Mark, p.OutLink = j.Mark, tt.last
+			j = table.Judge(plan.Postrouting, p)
+		}
+		if j.Denied() == tt.want || j.Mark != 0 {
+			t.Errorf("%s, then %s: %+v", tt.first, tt.last, j)
+		}
+	}
+	// What is forwarded is none of this.
+	p := plan.Packet{OutLink: "eth0", Src: netip.MustParseAddr("10.9.0.2"), Dst: netip.MustParseAddr("10.9.0.1"), Protocol: 6, State: plan.StateNew}
+	if j := table.Judge(plan.Postrouting, p); j.Denied() {
+		t.Errorf("forwarded: %+v", j)
+	}
+}
