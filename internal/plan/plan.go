@@ -1,16 +1,19 @@
-// Package plan says what one node must look like: routes, workload links and
-// neighbours. It is the third of weft's three shapes, after v3 (what users
-// write) and model (what they meant), and the only one that doors to the
-// kernel read.
+// Package plan says what one node must look like: routes, workload links,
+// neighbours, and the packet filter. It is the third of weft's three shapes, after
+// v3 (what users write) and model (what they meant), and the only one that doors to
+// the kernel read.
 //
-//	model.Batch ── route.Graph ──► Delta ──► kernel/fib
+//	model.Batch ── route.Graph ───► Delta ───────► kernel/fib
+//	            ── policy.Graph ──► FilterDelta ──► kernel/nft
 //
-// A decider emits [Delta]s; a door folds them into what it wants and makes the
-// kernel equal to that. [Node] is the fold: the whole desired state, which
-// tests and references compare with [Diff].
+// A decider emits [Delta]s and [FilterDelta]s; a door folds them into what it wants
+// and makes the kernel equal to that. [Node] and [Filter] are the folds: the whole
+// desired state, which tests and references compare with [Diff] and [DiffFilters].
+// A [Machine] says what a filter does with a packet.
 //
-// Invariant: every object is a comparable value whose identity is a part of
-// it, so that "changed" is a comparison with ==.
+// Invariant: every object is a comparable value whose identity is a part of it, so
+// that "changed" is a comparison with ==; a rule, which is a list of such values, is
+// compared with [Rule.Equal].
 package plan
 
 import (
