@@ -16,9 +16,10 @@
 // direction, which may well be allowed. So before an entry goes, the tuple of its
 // answers is put among the tombstones, which rules look up for new flows only.
 //
-// Flows that do not pass between links of ours (host to host, not tracked, forwarded
-// for others) are left alone, and so are those between the host and its workloads. A
-// flow that is related to another (FTP data) ends with the other.
+// Flows that the node began are left alone, since what it sends to its workloads is
+// not policed, and so are flows with no workload at either end, and what is not tracked.
+// A flow from a workload to the node is judged as one that leaves the workload. A flow
+// that is related to another (FTP data) ends with the other.
 //
 // Invariant: an entry is deleted by its tuple and its ID, so never a successor of the
 // one that was judged, and never before its tombstone stands.

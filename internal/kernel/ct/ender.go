@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -31,6 +32,8 @@ const (
 type Conns interface {
 	Flows(ctx context.Context, filter Filter, each func(*Flow) bool) error
 	Delete(flows []Flow) (deleted int, err error)
+	// Local is the addresses of the node: what it sends to its workloads is not policed.
+	Local() (map[netip.Addr]bool, error)
 }
 
 // EnderOptions say how flows are judged and ended. Conns, Judge and Entomb must be
@@ -156,6 +159,7 @@ type scan struct {
 	ctx           context.Context
 	began, worked time.Time // worked: since when it has not slept
 	seen, ended   uint64
+	local         map[netip.Addr]bool
 	batch         []Flow // to judge
 	verdicts      [judgeFlows]bool
 	doomed        []Flow
@@ -163,8 +167,11 @@ type scan struct {
 	full          bool   // doomed is; there may be more
 }
 
-func (s *scan) run() error {
-	err := s.opts.Conns.Flows(s.ctx, Filter{}, s.take)
+func (s *scan) run() (err error) {
+	if s.local, err = s.opts.Conns.Local(); err != nil {
+		return err
+	}
+	err = s.opts.Conns.Flows(s.ctx, Filter{}, s.take)
 	if err == nil && !s.full {
 		s.judge()
 	}
@@ -180,6 +187,9 @@ func (s *scan) run() error {
 // take takes in a flow from the dump.
 func (s *scan) take(f *Flow) bool {
 	s.seen++
+	if s.local[f.Orig.Src] {
+		return true
+	}
 	if f.Status&Expected != 0 {
 		s.related = append(s.related, *f)
 		return true

@@ -59,6 +59,10 @@ func (c *conns) Flows(ctx context.Context, _ Filter, each func(*Flow) bool) erro
 	return ctx.Err()
 }
 
+func (c *conns) Local() (map[netip.Addr]bool, error) {
+	return map[netip.Addr]bool{netip.MustParseAddr("172.16.0.1"): true}, nil
+}
+
 func (c *conns) Delete(flows []Flow) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -123,14 +127,16 @@ func TestEnderEndsTheForbidden(t *testing.T) {
 	orphan.Status, orphan.Master = orphan.Status|Expected, flow(1).Orig
 	ping := flow(3000)
 	ping.Orig.Protocol, ping.Reply.Protocol = 1, 1
-	c := &conns{flows: []Flow{child, flow(1), flow(1001), flow(2), flow(1002), orphan, ping}}
+	probe := flow(3001) // the kubelet's, say
+	probe.Orig.Src, probe.Reply.Dst = netip.MustParseAddr("172.16.0.1"), netip.MustParseAddr("172.16.0.1")
+	c := &conns{flows: []Flow{child, flow(1), flow(1001), flow(2), flow(1002), orphan, ping, probe}}
 	got := strings.Join(ender(t, c, func(*Ender, *atomic.Bool) {}), ", ")
 	want := "scan, entomb 1001, entomb 1002, entomb 20, delete 1001, delete 1002, delete 3000, delete 20"
 	if got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
-	if len(c.flows) != 3 {
-		t.Errorf("left are %v, want the allowed two and what is related to one of them", c.flows)
+	if len(c.flows) != 4 {
+		t.Errorf("left are %v, want the allowed two, what is related to one of them, and what the node began", c.flows)
 	}
 }
 

@@ -21,8 +21,10 @@ func NewJudge(link func(netip.Addr) string, filter *plan.Filter) *Judge {
 }
 
 // Forbids reports whether the rules would now drop the first packet of f where it
-// is forwarded. A flow with no workload of this node at either end is not forbidden,
-// nor is one that is related to another: that is allowed for the other's sake.
+// is forwarded; the egress rules that it meets there are the same when it is for the node
+// itself. A flow with no workload of this node at either end is not forbidden, nor is
+// one that is related to another: that is allowed for the other's sake. Flows that the
+// node began must not be asked about: nobody polices those.
 func (j *Judge) Forbids(f *Flow) bool {
 	p, ok := f.Packet(j.link)
 	if !ok || f.Status&(Expected|Dying) != 0 {

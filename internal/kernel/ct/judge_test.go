@@ -62,6 +62,8 @@ func TestForbids(t *testing.T) {
 		"forwarded for others":           {orig: "6 192.0.2.1:40000 > 192.0.2.2:80"},
 		"forwarded for others, port 1":   {orig: "6 192.0.2.1:40000 > 192.0.2.2:666"},
 		"host to host":                   {orig: "6 172.16.0.1:40000 > 172.16.0.2:666"},
+		"to the node":                    {orig: "6 10.0.0.1:40000 > 172.16.0.1:80"},
+		"to the node, forbidden":         {orig: "6 10.0.0.1:40000 > 172.16.0.1:666", want: true},
 		"ping":                           {orig: "1 10.0.0.1 > 10.0.0.2 77/8/0"},
 		"timestamp":                      {orig: "1 10.0.0.1 > 10.0.0.2 77/13/0", want: true},
 		"related":                        {orig: "6 10.0.0.1:40000 > 10.0.0.2:80", status: Expected},

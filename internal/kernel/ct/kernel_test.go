@@ -429,6 +429,22 @@ func TestDeleteMany(t *testing.T) {
 	}
 }
 
+// TestLocal lists the router's addresses.
+func TestLocal(t *testing.T) {
+	t.Parallel()
+	n := newNet3(t)
+	n.run(n.router, "ip addr add 10.9.9.1 peer 10.9.9.2 dev cali1")
+	local, err := n.table.Local()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for addr, want := range map[string]bool{"10.0.1.1": true, "fd00:2::1": true, "127.0.0.1": true, "::1": true, "10.9.9.1": true, "10.9.9.2": false, "10.0.1.2": false} {
+		if got := local[netip.MustParseAddr(addr)]; got != want {
+			t.Errorf("%s: %t, want %t", addr, got, want)
+		}
+	}
+}
+
 // TestListEnds: who has seen enough, or has no more time, gets no more.
 func TestListEnds(t *testing.T) {
 	t.Parallel()

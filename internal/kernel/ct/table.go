@@ -20,6 +20,7 @@ const batchBytes = 48 << 10
 type Table struct {
 	mu     sync.Mutex // held for a whole list or deletion
 	socket *netlink.Socket
+	routes *netlink.Socket // of rtnetlink
 	buf    []byte
 }
 
@@ -30,11 +31,16 @@ func Open() (*Table, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ct: %w", err)
 	}
-	return &Table{socket: s}, nil
+	routes, err := netlink.Open(netlink.Options{Protocol: unix.NETLINK_ROUTE})
+	if err != nil {
+		s.Close()
+		return nil, fmt.Errorf("ct: %w", err)
+	}
+	return &Table{socket: s, routes: routes}, nil
 }
 
 // Close ends what is under way.
-func (t *Table) Close() error { return t.socket.Close() }
+func (t *Table) Close() error { return errors.Join(t.socket.Close(), t.routes.Close()) }
 
 // Flows calls each with every flow of the filter, in no order, until it returns
 // false or ctx ends. The flow is valid until each returns; each may take its time,
