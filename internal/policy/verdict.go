@@ -72,6 +72,11 @@ func (v *View) Verdict(q Query) (Explanation, error) {
 	w.out.Source, w.out.Destination, w.out.Packet = v.end(w.src), v.end(w.dst), packetText(w.packet)
 	w.out.Allowed = w.run()
 	w.staged()
+	for _, end := range []place{w.src, w.dst} {
+		if end.workload != nil {
+			w.unusual(*end.workload)
+		}
+	}
 	return *w.out, nil
 }
 

@@ -2,7 +2,6 @@ package policy
 
 import (
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
 
@@ -93,25 +92,31 @@ func (v *View) place(p Party, a netip.Addr) place {
 	return out
 }
 
-// at is the endpoint or node that has an address; of several workloads the first by
-// key.
+// at is the endpoint or node that has an address: of workloads the first by key, then
+// nodes, then host endpoints.
 func (v *View) at(a netip.Addr) (model.Key, bool) {
-	host := model.Key{}
-	for _, k := range slices.SortedFunc(maps.Keys(v.world), CompareKeys) {
-		switch o := v.world[k].(type) {
-		case model.Endpoint:
-			if slices.Contains(o.Addrs, a) {
-				return k, true
-			}
-		case model.Node:
-			if o.IPv4.Addr() == a || o.IPv6.Addr() == a || o.IPIPTunnel == a {
-				host = k
-			}
+	var host, node model.Key
+	for _, s := range v.subjects {
+		switch o := v.world[s.Key].(type) {
 		case model.HostEndpoint:
 			if host == (model.Key{}) && slices.Contains(o.Addrs, a) {
-				host = k
+				host = s.Key
+			}
+		case model.Endpoint:
+			if slices.Contains(o.Addrs, a) {
+				return s.Key, true
 			}
 		}
+	}
+	for k, value := range v.world {
+		o, ok := value.(model.Node)
+		has := ok && (o.IPv4.Addr() == a || o.IPv6.Addr() == a || o.IPIPTunnel == a)
+		if has && (node == (model.Key{}) || CompareKeys(k, node) < 0) {
+			node = k
+		}
+	}
+	if node != (model.Key{}) {
+		return node, true
 	}
 	return host, host != (model.Key{})
 }
@@ -150,4 +155,22 @@ func (w *walk) hostEndpoint(node string) (Subject, bool) {
 	}
 	w.note(fmt.Sprintf("%s has several host endpoints: the one of interface %s is taken; name the interface to choose another", node, named[0].Link))
 	return named[0], true
+}
+
+// unusual notes what keeps a workload from being policed as it says of itself: its node
+// knows interfaces, not workloads.
+func (w *walk) unusual(s Subject) {
+	if s.Link == "" {
+		w.note(s.Key.String() + " has no interface: its node drops whatever it sends")
+		return
+	}
+	for _, o := range w.view.subjects {
+		if o.Host || o.Node != s.Node || o.Link != s.Link || CompareKeys(o.Key, s.Key) >= 0 {
+			continue
+		}
+		if e, _ := w.view.world[o.Key].(model.Endpoint); slices.ContainsFunc(e.Addrs, func(a netip.Addr) bool { return a.Is4() == w.packet.Src.Is4() }) {
+			w.note(fmt.Sprintf("%v says that it has the interface %s of %s, too: its policies count there, not these", o.Key, s.Link, s.Node))
+			return
+		}
+	}
 }

@@ -435,3 +435,18 @@ func TestVerdictOfUnknown(t *testing.T) {
 		}
 	}
 }
+
+// Two endpoints with one interface, or one without, are not what a node enforces.
+func TestVerdictNotesUnusualEndpoints(t *testing.T) {
+	t.Parallel()
+	endpoint := func(pod, link string) string {
+		return `{apiVersion: projectcalico.org/v3, kind: WorkloadEndpoint, metadata: {namespace: z, name: node--1-k8s-` + pod + `-eth0},
+			spec: {node: node-1, orchestrator: k8s, pod: ` + pod + `, endpoint: eth0, containerID: ` + pod + `, interfaceName: ` + link + `, ipNetworks: [10.3.0.1/32]}}`
+	}
+	v := NewView(parse(t, town, endpoint("d", "cali1"))).With(usual)
+	e, err := v.Verdict(query(t, v, "pod/z/d > 192.0.2.1 tcp 80"))
+	want := "WorkloadEndpoint/x/node--1-k8s-a-eth0 says that it has the interface cali1 of node-1, too: its policies count there, not these"
+	if err != nil || !slices.Contains(e.Notes, want) {
+		t.Errorf("notes %q, %v; want %q", e.Notes, err, want)
+	}
+}

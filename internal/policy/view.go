@@ -18,6 +18,7 @@ type View struct {
 	subjects []Subject  // sorted by key
 	holders  []Holder   // sorted by key
 	slices   []model.EndpointSlice
+	configs  []model.Value              // FelixConfigs
 	set      func(node string) Settings // nil: from world
 }
 
@@ -61,6 +62,8 @@ func NewView(w model.World) *View {
 			v.holders = append(v.holders, Holder{k, EffectiveLabels(o.Labels, v.profiles(o.Profiles)), o.Nets, nil})
 		case model.EndpointSlice:
 			v.slices = append(v.slices, o)
+		case model.FelixConfig:
+			v.configs = append(v.configs, o)
 		}
 	}
 	for _, l := range lists {
@@ -140,7 +143,7 @@ func (v *View) Settings(node string) Settings {
 	if !ok {
 		n.Name = node
 	}
-	return SettingsFor(n, maps.Values(v.world))
+	return SettingsFor(n, slices.Values(v.configs))
 }
 
 // HostEndpointOf is the host endpoint of an interface of a node that has those

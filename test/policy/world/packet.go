@@ -125,7 +125,7 @@ func (d dice) header(p *Packet, v6 bool, n int) {
 		p.Protocol = 6
 	case 4, 5, 6:
 		p.Protocol = 17
-	case 7:
+	case 7: // no UDPLite: kernels differ about it
 		p.Protocol = 132
 	case 8, 9:
 		p.Protocol, p.ICMPType = 1, uint8(one(d, 8, 8, 13))

@@ -66,11 +66,11 @@ func (d dice) rule(in rules) object {
 	case 2, 3:
 		family = 6
 	}
-	proto := one(d, "", "", "", "", "TCP", "TCP", "UDP", "UDP", "SCTP", "ICMP", "ICMPv6", "253")
+	proto := one(d, "", "", "", "", "TCP", "TCP", "UDP", "UDP", "SCTP", "ICMP", "ICMPv6", "UDPLite", "253")
 	switch proto {
 	case "":
 		if d.in(10) {
-			r["notProtocol"] = one(d, "TCP", "UDP", "SCTP")
+			r["notProtocol"] = one(d, "TCP", "UDP", "SCTP", "UDPLite")
 		}
 	case "253":
 		r["protocol"] = 253
