@@ -116,3 +116,15 @@ func FuzzRecord(f *testing.F) {
 		packet(b)
 	})
 }
+
+// BenchmarkEvent is the work for one packet, without what the kernel does.
+func BenchmarkEvent(b *testing.B) {
+	body := message(ip4(6, 0, 0, 1, 2, 3, 4))
+	b.ReportAllocs()
+	for b.Loop() {
+		var r record
+		if !r.parse(body) || r.event(func(uint32) string { return "cali3" }).Packet.SrcPort != 0x102 {
+			b.Fatal("not read")
+		}
+	}
+}
