@@ -3,6 +3,7 @@ package policy
 import (
 	"maps"
 	"reflect"
+	"slices"
 
 	"github.com/weft-net/weft/internal/model"
 	"github.com/weft-net/weft/internal/plan"
@@ -135,8 +136,13 @@ func (g *Graph) Step(b model.Batch) plan.FilterDelta {
 	return g.flush()
 }
 
-// SetLinks says which interfaces the node has; host endpoints are found by them.
+// SetLinks says which interfaces the node has; host endpoints are found by them. The
+// Graph keeps the slice.
 func (g *Graph) SetLinks(links []Link) plan.FilterDelta {
+	same := func(a, b Link) bool { return a.Name == b.Name && slices.Equal(a.Addrs, b.Addrs) }
+	if slices.EqualFunc(g.links, links, same) {
+		return plan.FilterDelta{}
+	}
 	g.links = links
 	g.dirty.hosts = true
 	return g.flush()

@@ -1,6 +1,7 @@
 package policy_test
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -180,6 +181,54 @@ func TestSnapshot(t *testing.T) {
 	}
 	if got, want := briefDelta(g.Step(model.Batch{Synced: true})), "v4 - sa 192.0.2.1/32"; got != want {
 		t.Errorf("its end changes\n%s, want\n%s", got, want)
+	}
+}
+
+// What can be understood of an invalid object counts for who never knew a good version.
+func TestStrict(t *testing.T) {
+	t.Parallel()
+	invalid := func(port uint16) model.Batch {
+		v := webPolicy(t, `role == "client"`, port)
+		return model.Batch{Invalids: []model.Invalid{{Key: v.Key(), Err: errors.New("broken"), Strict: v}}}
+	}
+	good := model.Batch{Puts: []model.Value{webPolicy(t, `role == "client"`, 80)}}
+	gone := model.Batch{Deletes: []model.Key{good.Puts[0].Key()}}
+	again := model.Batch{Reset: true, Puts: smallWorld(t)[:1], Synced: true}
+	again.Puts = append(again.Puts, smallWorld(t)[2:]...)
+	snapshot := func(in model.Batch) model.Batch {
+		in.Reset, in.Synced, in.Puts = true, true, again.Puts
+		return in
+	}
+	for name, tt := range map[string]struct {
+		batches []model.Batch
+		want    string // port that the policy lets in at the end
+	}{
+		"never known":                    {[]model.Batch{gone, invalid(81)}, "81"},
+		"known":                          {[]model.Batch{invalid(81)}, "80"},
+		"strict, and strict again":       {[]model.Batch{gone, invalid(81), invalid(82)}, "82"},
+		"strict, then good, then broken": {[]model.Batch{gone, invalid(81), good, invalid(82)}, "80"},
+		"deleted in between":             {[]model.Batch{gone, invalid(82)}, "82"},
+		"known, in a snapshot":           {[]model.Batch{snapshot(invalid(81))}, "80"},
+		"strict, in a snapshot":          {[]model.Batch{gone, invalid(81), snapshot(invalid(82))}, "82"},
+		"gone by a snapshot":             {[]model.Batch{again}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			g := policy.NewGraph(benchNode)
+			table := plan.Filter{}.Apply(g.Step(model.Batch{Reset: true, Puts: smallWorld(t), Synced: true}))
+			for _, b := range tt.batches {
+				table = table.Apply(g.Step(b))
+			}
+			got := ""
+			for name, c := range table.V4.Chains {
+				if strings.HasPrefix(name, "policy-") {
+					got = fmt.Sprint(c.Rules[0].Match[slices.IndexFunc(c.Rules[0].Match, func(m plan.Match) bool { return m.Kind == plan.MatchDstPort })].Low)
+				}
+			}
+			if got != tt.want {
+				t.Errorf("port %q, want %q", got, tt.want)
+			}
+		})
 	}
 }
 

@@ -131,6 +131,9 @@ func (x *Index) Items(s uint32) iter.Seq[uint32] {
 	}
 }
 
+// Selectors is how many distinct selectors there are.
+func (x *Index) Selectors() int { return len(x.selOf) }
+
 // Add takes in a selector, counts its users and returns its number. Selectors with
 // equal text are one.
 func (x *Index) Add(s *selector.Selector) uint32 {

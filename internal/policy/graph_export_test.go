@@ -1,0 +1,33 @@
+package policy
+
+import "fmt"
+
+// Leftovers says what a graph still has that knows no object and no interface; empty:
+// nothing.
+func (g *Graph) Leftovers() string {
+	counts := map[string]int{
+		"others": len(g.others), "poor": len(g.poor), "live holders": len(g.holders.list) - len(g.holders.free),
+		"namespaces": len(g.holders.namespaces.byName), "ports": len(g.holders.ports.byText),
+		"selectors of rules": g.members.Selectors(), "sets by selector": len(g.bySel), "services": len(g.services),
+		"policies": len(g.policies), "profiles": len(g.profiles), "subjects": len(g.subjects.byKey),
+		"links": len(g.subjects.byLink), "profiles of subjects": len(g.subjects.byProfile),
+		"selectors of policies": g.selected.Selectors(), "policies by selector": len(g.chosen), "flawed": len(g.flawed),
+		"dirty subjects": len(g.dirty.subjects), "dirty bodies": len(g.dirty.bodies), "dirty tiers": len(g.dirty.tiers),
+	}
+	for _, h := range g.halves {
+		counts["sets"] += len(h.sets) + len(h.dirtySets)
+		counts["lists"] += len(h.lists) + len(h.touchedLists)
+		counts["tiers"] += len(h.tiers) + len(h.touchedTiers)
+		counts["elements"] += len(h.elems.now) + len(h.elems.was)
+		counts["nodes"] += len(h.nodes.counts)
+	}
+	for what, n := range counts {
+		if n == 0 {
+			delete(counts, what)
+		}
+	}
+	if len(counts) == 0 {
+		return ""
+	}
+	return fmt.Sprint(counts)
+}
