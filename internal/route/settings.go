@@ -1,11 +1,9 @@
 package route
 
 import (
-	"cmp"
 	"iter"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/weft-net/weft/internal/model"
@@ -55,18 +53,17 @@ type Form struct {
 // sets a field wins, in this order: env, the configuration named node.NAME,
 // those whose selector matches the node by name, the one named default.
 func SettingsFor(node model.Node, values iter.Seq[model.Value], env ...model.FelixConfig) Settings {
-	configs, bgp := pick(node, values)
 	s := Settings{
 		InterfacePrefixes: []string{DefaultInterfacePrefix},
 		RemoveExternal:    true, RouteRefresh: DefaultRouteRefresh, Form: Form{Proto: plan.ProtoBoot},
 		Process: Process{GCPercent: DefaultGCPercent, MaxProcs: -1, MemoryLimitMB: -1},
 	}
-	configs = append(slices.Clone(env), configs...)
+	configs := append(slices.Clone(env), model.FelixConfigsFor(node, values)...)
 	for _, c := range slices.Backward(configs) {
 		s = s.under(c)
 	}
 	s.Form.Learned4, s.Form.Learned6 = s.Form.Metric4, s.Form.Metric6
-	for _, c := range slices.Backward(bgp) {
+	for _, c := range slices.Backward(bgpConfigs(node, values)) {
 		set(&s.Form.Learned4, c.IPv4Priority)
 		set(&s.Form.Learned6, c.IPv6Priority)
 	}
@@ -81,41 +78,22 @@ func SettingsFor(node model.Node, values iter.Seq[model.Value], env ...model.Fel
 	return s
 }
 
-// pick returns the configurations that bear upon node, the strongest first.
-func pick(node model.Node, values iter.Seq[model.Value]) (felix []model.FelixConfig, bgp []model.BGPConfig) {
-	own := "node." + node.Name
+// bgpConfigs are the BGPConfigs that bear upon node, the strongest first.
+func bgpConfigs(node model.Node, values iter.Seq[model.Value]) []model.BGPConfig {
 	if values == nil {
-		return nil, nil
+		return nil
 	}
+	var own, cluster []model.BGPConfig
 	for v := range values {
-		switch c := v.(type) {
-		case model.FelixConfig:
-			selects := c.NodeSelector != nil && !strings.HasPrefix(c.Name, "node.") && c.NodeSelector.Matches(node.Labels)
-			if rank(c.Name, own) != 1 || selects {
-				felix = append(felix, c)
-			}
-		case model.BGPConfig:
-			if c.Name == own || c.Name == "default" {
-				bgp = append(bgp, c)
-			}
+		c, ok := v.(model.BGPConfig)
+		switch {
+		case ok && c.Name == "node."+node.Name:
+			own = append(own, c)
+		case ok && c.Name == "default":
+			cluster = append(cluster, c)
 		}
 	}
-	slices.SortFunc(felix, func(a, b model.FelixConfig) int {
-		return cmp.Or(cmp.Compare(rank(a.Name, own), rank(b.Name, own)), strings.Compare(a.Name, b.Name))
-	})
-	slices.SortFunc(bgp, func(a, b model.BGPConfig) int { return cmp.Compare(rank(a.Name, own), rank(b.Name, own)) })
-	return felix, bgp
-}
-
-// rank orders configurations by their names, the strongest first.
-func rank(name, own string) int {
-	switch name {
-	case own:
-		return 0
-	case "default":
-		return 2
-	}
-	return 1
+	return append(own, cluster...)
 }
 
 // under returns s with what c sets laid over it.
