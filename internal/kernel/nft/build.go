@@ -2,6 +2,8 @@ package nft
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -57,7 +59,7 @@ func (n *NFT) buildTable(t *table) {
 // buildPuts makes sets, chains and elements.
 func (n *NFT) buildPuts(t *table) {
 	var works []*setWork
-	for s := range t.dirtySets {
+	for _, s := range sorted(t.dirtySets, func(s *set) string { return s.Name }) {
 		if !s.want {
 			continue
 		}
@@ -78,7 +80,7 @@ func (n *NFT) buildPuts(t *table) {
 			n.buildSet(w)
 		}
 	}
-	for c := range t.dirtyChains {
+	for _, c := range sorted(t.dirtyChains, func(c *chain) string { return c.name }) {
 		if c.want && !c.there {
 			n.tx.buildChain(c)
 		}
@@ -87,6 +89,16 @@ func (n *NFT) buildPuts(t *table) {
 		n.tx.buildElements(w)
 	}
 	n.tx.sets = append(n.tx.sets, works...)
+}
+
+// sorted gives a set in the order in which nft(8) is to list it.
+func sorted[T comparable](of map[T]struct{}, name func(T) string) []T {
+	out := make([]T, 0, len(of))
+	for x := range of {
+		out = append(out, x)
+	}
+	slices.SortFunc(out, func(a, b T) int { return strings.Compare(name(a), name(b)) })
+	return out
 }
 
 func (n *NFT) buildSet(w *setWork) {
@@ -98,10 +110,9 @@ func (n *NFT) buildSet(w *setWork) {
 	w.made = true
 }
 
-// buildChain makes a chain without rules. A base chain that cannot be as it should is
-// not made: there is none to keep, and to close it would cut off the node.
+// buildChain makes a chain without rules.
 func (tx *transaction) buildChain(c *chain) {
-	if c.bad() != nil && (c.base != nil || len(c.name) > maxName || c.name == "") {
+	if c.hopeless() {
 		return
 	}
 	tx.message(op{stage: atChain, t: c.t, c: c}, unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE|unix.NLM_F_EXCL, unix.NFTA_CHAIN_TABLE)
@@ -123,6 +134,13 @@ func (c *chain) bad() error {
 		return c.refused
 	}
 	return c.invalid
+}
+
+// hopeless reports whether c is not even to be made: if it has no possible name, or
+// is a base chain that cannot be as it should. There is none to keep, and to close it
+// would cut off the node.
+func (c *chain) hopeless() bool {
+	return c.bad() != nil && !c.there && (c.base != nil || c.name == "" || len(c.name) > maxName)
 }
 
 // buildElements changes what is in a set: what goes makes room first.
@@ -221,7 +239,7 @@ func (n *NFT) buildRules() (echo bool) {
 
 // closedRules are those of a chain that was never right.
 func (t *table) closedRules() []body {
-	rules, _ := t.encode([]plan.Rule{{Count: true, Verdict: plan.Drop, Comment: "this chain could not be made"}})
+	rules, _, _ := t.encode([]plan.Rule{{Count: true, Verdict: plan.Drop, Comment: "this chain could not be made"}})
 	return rules
 }
 
@@ -231,7 +249,7 @@ func (tx *transaction) buildChainRules(c *chain) (fresh int) {
 	rules, closed := c.rules, false
 	if err := c.bad(); err != nil {
 		c.refused, c.t.troubled = err, true
-		if c.there && !c.closed || c.base != nil {
+		if c.there && !c.closed || c.hopeless() {
 			return 0 // the last good version stays
 		}
 		rules, closed = c.t.closedRules(), true

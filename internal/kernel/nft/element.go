@@ -157,7 +157,7 @@ func (e *encoder) appendElement(s *scratch, k *elemKey, value string, t plan.Set
 	case plan.MapClasses:
 		if value != "" {
 			v := linkKey(value)
-			x.value = append(s.end[:0], v[:]...)
+			x.value = append(append(s.end[:0], make([]byte, classPad)...), v[:]...)
 		}
 	case plan.MapChains:
 		x.chain = value

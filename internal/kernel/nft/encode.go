@@ -18,7 +18,7 @@ const (
 
 	nftaSetElemKeyEnd = 10
 
-	nftaDynsetFlags = 8
+	nftaDynsetFlags = 9
 )
 
 // encoder appends attributes in the order, and with the flags, in which the kernel
@@ -161,11 +161,11 @@ func (e *encoder) lookup(set string, not bool) {
 	})
 }
 
-// mapTo puts what a map has for register 1 into the given register.
-func (e *encoder) mapTo(set string, dreg uint32) {
+// mapTo puts what a map has for the register at that word into the given register.
+func (e *encoder) mapTo(set string, word int, dreg uint32) {
 	e.expr("lookup", func() {
 		e.str(unix.NFTA_LOOKUP_SET, set)
-		e.u32(unix.NFTA_LOOKUP_SREG, reg(0))
+		e.u32(unix.NFTA_LOOKUP_SREG, reg(word))
 		e.u32(unix.NFTA_LOOKUP_DREG, dreg)
 		e.u32(unix.NFTA_LOOKUP_FLAGS, 0)
 	})

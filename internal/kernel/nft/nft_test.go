@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/netip"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -32,14 +33,20 @@ func newKernel(t testing.TB) kernel {
 // nft runs the nft program inside, and gives its output.
 func (k kernel) nft(args ...string) string {
 	k.Helper()
+	return k.run("nft", args...)
+}
+
+// run runs a program inside, and gives its output.
+func (k kernel) run(program string, args ...string) string {
+	k.Helper()
 	var out strings.Builder
-	cmd := exec.Command(testenv.Need(k, "nft"), args...)
+	cmd := exec.Command(testenv.Need(k, program), args...)
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := k.ns.Start(cmd); err != nil {
 		k.Fatal(err)
 	}
 	if err := cmd.Wait(); err != nil {
-		k.Fatalf("nft %s: %v\n%s", strings.Join(args, " "), err, out.String())
+		k.Fatalf("%s %s: %v\n%s", program, strings.Join(args, " "), err, out.String())
 	}
 	return out.String()
 }
@@ -85,8 +92,8 @@ func (k kernel) until(limit time.Duration, what string, fact func() bool) {
 	}
 }
 
-func addr(s string) plan.Member { return plan.AddrMember(netip.MustParseAddr(s)) }
-func net(s string) plan.Member  { return plan.NetMember(netip.MustParsePrefix(s)) }
+func addr(s string) plan.Member  { return plan.AddrMember(netip.MustParseAddr(s)) }
+func netOf(s string) plan.Member { return plan.NetMember(netip.MustParsePrefix(s)) }
 func addrPort(s string, proto uint8, port uint16) plan.Member {
 	return plan.AddrPortMember(netip.MustParseAddr(s), proto, port)
 }
@@ -118,9 +125,9 @@ func sample(v6 bool) plan.TableDelta {
 		Changes: []plan.SetChange{
 			{Set: "addrs", Put: []plan.Member{addr(one), addr(ip("10.0.0.2", "fd00::2"))}},
 			{Set: "nets", Put: []plan.Member{
-				net(ip("10.1.0.0/24", "fd01::/64")), net(ip("10.1.1.0/24", "fd01:0:0:1::/64")), net(ip("10.2.0.1/32", "fd02::1/128")), net(high), net(ip("192.0.2.0/23", "2001:db8::/47")),
+				netOf(ip("10.1.0.0/24", "fd01::/64")), netOf(ip("10.1.1.0/24", "fd01:0:0:1::/64")), netOf(ip("10.2.0.1/32", "fd02::1/128")), netOf(high), netOf(ip("192.0.2.0/23", "2001:db8::/47")),
 			}},
-			{Set: "all", Put: []plan.Member{net(low), net(ip("128.0.0.0/1", "8000::/1"))}},
+			{Set: "all", Put: []plan.Member{netOf(low), netOf(ip("128.0.0.0/1", "8000::/1"))}},
 			{Set: "ports", Put: []plan.Member{plan.PortMember(80, 80), plan.PortMember(8000, 8100), plan.PortMember(60000, 65535)}},
 			{Set: "addrports", Put: []plan.Member{addrPort(one, 6, 80), addrPort(one, 17, 53)}},
 			{Set: "linkaddrs", PutElement: []plan.Element{{Link: "cali1", Net: single}, {Link: "cali2", Net: single}}},
@@ -131,7 +138,7 @@ func sample(v6 bool) plan.TableDelta {
 			}},
 			{Set: "links", PutElement: []plan.Element{{Link: "eth0"}, {Link: "a-name-of-15-by"}}},
 			{Set: "classes", PutElement: []plan.Element{{Link: "cali1", Value: "0123456789abcde"}, {Link: "cali2", Value: "b"}}},
-			{Set: "chains", PutElement: []plan.Element{{Link: "0123456789abcde", Value: "list"}, {Link: "b", Value: "other"}}},
+			{Set: "chains", PutElement: []plan.Element{{Link: "0123456789abcde", Value: "lists"}, {Link: "b", Value: "other"}}},
 		},
 	}
 	m := func(x ...plan.Match) []plan.Match { return x }
@@ -166,14 +173,14 @@ func sample(v6 bool) plan.TableDelta {
 		{Log: &plan.NFLog{Group: 2, Prefix: "all"}},
 		{Match: m(plan.Match{Kind: plan.MatchProtocol, Low: 17}), Count: true, Verdict: plan.Reject, Comment: "udp"},
 		{Count: true, Verdict: plan.Reject, Comment: "reject"},
-		//{Dispatch: &plan.Dispatch{Classes: "classes", Chains: "chains"}},
-		//{Dispatch: &plan.Dispatch{Out: true, Classes: "classes", Chains: "chains"}},
-		{Verdict: plan.Goto, Target: "list"},
+		{Dispatch: &plan.Dispatch{Classes: "classes", Chains: "chains"}},
+		{Dispatch: &plan.Dispatch{Out: true, Classes: "classes", Chains: "chains"}},
+		{Verdict: plan.Goto, Target: "lists"},
 	}
 	d.PutChains = []plan.Chain{
 		{Name: "forward", Base: &plan.Base{Hook: plan.Forward, Priority: -5}, Rules: rules},
 		{Name: "raw", Base: &plan.Base{Hook: plan.Prerouting, Priority: -300}, Rules: []plan.Rule{{Track: true, Match: m(plan.Match{Kind: plan.MatchProtocol, Low: 6})}}},
-		{Name: "list", Rules: []plan.Rule{{Verdict: plan.Drop, Count: true}}},
+		{Name: "lists", Rules: []plan.Rule{{Verdict: plan.Drop, Count: true}}},
 		{Name: "other"},
 	}
 	return d
@@ -211,4 +218,9 @@ func TestApplyThenReadBack(t *testing.T) {
 		t.Errorf("changed to:\n%s\nfrom:\n%s", now, list)
 	}
 	t.Log(list)
+}
+
+func sortedStrings(s []string) []string {
+	slices.Sort(s)
+	return s
 }

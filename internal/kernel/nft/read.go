@@ -68,6 +68,7 @@ func isOurs(v []byte) bool { return string(cString(v)) == tableName }
 func (n *NFT) readTable(t *table) error {
 	t.stale = false
 	t.parity ^= seen
+	n.stats.Reads++
 	found := false
 	err := n.dump(t, unix.NFT_MSG_GETTABLE, nil, func() { found = false }, func(b []byte) {
 		ours, flags := false, uint32(0)
@@ -101,7 +102,20 @@ func (n *NFT) readTable(t *table) error {
 	if err := n.readRules(t); err != nil {
 		return fmt.Errorf("read rules of %s: %w", t, err)
 	}
-	n.stats.Reads++
+	if err := n.readForeign(t); err != nil {
+		return fmt.Errorf("read objects of %s: %w", t, err)
+	}
+	return nil
+}
+
+// readForeign looks for objects of kinds that we have none of.
+func (n *NFT) readForeign(t *table) error {
+	for _, typ := range []uint16{unix.NFT_MSG_GETOBJ, unix.NFT_MSG_GETFLOWTABLE} {
+		err := n.dump(t, typ, nil, func() {}, func(b []byte) { t.replace = t.replace || namesOurs(b) })
+		if err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -419,7 +433,9 @@ func (s *set) namedMet(key, end, data []byte) {
 	var value []byte
 	switch s.Type {
 	case plan.MapClasses:
-		value = cString(dataValue(data))
+		if v := dataValue(data); len(v) > classPad {
+			value = cString(v[classPad:])
+		}
 	case plan.MapChains:
 		value = gotoTarget(data)
 	}

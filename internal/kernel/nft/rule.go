@@ -122,8 +122,12 @@ func (r *ruler) rule(p *plan.Rule, do func() error) (body, error) {
 		errs = append(errs, fmt.Errorf("%d matches: are too many for one rule", len(p.Match)))
 	}
 	r.close(list)
-	if p.Comment != "" {
-		text := append([]byte{udataComment, uint8(len(p.Comment) + 1)}, p.Comment...)
+	comment := p.Comment
+	if comment == "" && p.Dispatch != nil {
+		comment = dispatchComment(p.Dispatch)
+	}
+	if comment != "" {
+		text := append([]byte{udataComment, uint8(len(comment) + 1)}, comment...)
 		r.bytes(unix.NFTA_RULE_USERDATA, append(text, 0))
 	}
 	return body(slices.Clone(r.b)), errors.Join(errs...)
@@ -207,14 +211,31 @@ func (r *ruler) reject() {
 	})
 }
 
+// dispatch looks up the class of the interface, and the chain of the class. nft(8)
+// 1.0.6 cannot print a lookup of what a lookup found: it aborts, and so prints nothing
+// of the whole ruleset. Therefore the class is found at the end of a value that begins
+// a word before register 2, where nft believes the interface to be: it prints
+// `iifname vmap @CHAINS`, and the comment says how it is.
 func (r *ruler) dispatch(d *plan.Dispatch) {
 	key := uint32(unix.NFT_META_IIFNAME)
 	if d.Out {
 		key = unix.NFT_META_OIFNAME
 	}
+	const second = linkBytes / 4
 	r.meta(key, 0)
-	r.mapTo(d.Classes, reg(0))
-	r.mapTo(d.Chains, unix.NFT_REG_VERDICT)
+	r.meta(key, second)
+	r.mapTo(d.Classes, 0, reg(second-classPad/4))
+	r.mapTo(d.Chains, second, unix.NFT_REG_VERDICT)
+}
+
+// dispatchComment is what nft(8) is to list with a rule that has no comment.
+func dispatchComment(d *plan.Dispatch) string {
+	by := "iifname"
+	if d.Out {
+		by = "oifname"
+	}
+	text := by + " map @" + d.Classes + " vmap @" + d.Chains
+	return text[:min(len(text), maxComment)]
 }
 
 func (r *ruler) log(l *plan.NFLog) error {

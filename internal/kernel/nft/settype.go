@@ -15,9 +15,14 @@ const (
 	typeIPv6    = 8
 	typeProto   = 12 // inet_proto
 	typePort    = 13 // inet_service
+	typeMark    = 19 // mark
 	typeLink    = 41 // ifname
 	typeBits    = 6
 	typeVerdict = 0xffffff00 // NFT_DATA_VERDICT
+
+	// classPad bytes of nothing stand before the class in a map of classes. See
+	// dispatch.
+	classPad = 4
 
 	setConcat = 0x80 // NFT_SET_CONCAT
 
@@ -95,7 +100,7 @@ func layoutOf(t plan.SetType, v6 bool) (l setLayout, ok bool) {
 		key(orderHost, linkBytes, typeLink)
 	case plan.MapClasses:
 		key(orderHost, linkBytes, typeLink)
-		l.flags, l.dataType, l.dataLen = unix.NFT_SET_MAP, typeLink, linkBytes
+		l.flags, l.dataType, l.dataLen = unix.NFT_SET_MAP, concat(typeMark, typeLink), classPad+linkBytes
 	case plan.MapChains:
 		key(orderHost, linkBytes, typeLink)
 		l.flags, l.dataType = unix.NFT_SET_MAP, typeVerdict
@@ -132,7 +137,7 @@ func (e *encoder) appendSet(name string, id uint32, t plan.SetType, l *setLayout
 	}
 	udata := append([]byte{udataKeyOrder, 4}, native32(l.order)...)
 	if l.flags&unix.NFT_SET_MAP != 0 && l.dataLen > 0 {
-		udata = append(append(udata, udataDataOrder, 4), native32(orderHost)...)
+		udata = append(append(udata, udataDataOrder, 4), native32(orderInvalid)...)
 	}
 	e.bytes(unix.NFTA_SET_USERDATA, udata)
 }

@@ -33,6 +33,7 @@ type table struct {
 	stale   bool // somebody else changed it: read it
 	parity  mark // seen, or 0
 	epoch   int  // counts what others did
+	ported  int  // chains that ask portedSet
 	// troubled is set when something is refused, until nothing is.
 	troubled bool
 }
@@ -94,6 +95,7 @@ type chain struct {
 
 	invalid error
 	refused error
+	ported  bool // rules ask portedSet
 	closed  bool // it never had a good version: its rules are one that drops
 }
 
@@ -126,14 +128,19 @@ func (t *table) apply(d *plan.TableDelta) {
 	for _, name := range d.DeleteChains {
 		if c := t.chains[name]; c != nil && c.want {
 			c.want, c.invalid, c.refused = false, nil, nil
+			t.needPorted(c, false)
 			t.touchChain(c)
 		}
 	}
 	for _, name := range d.DeleteSets {
-		if s := t.sets[name]; s != nil && s.want {
-			s.want, s.invalid, s.refused, s.bad = false, nil, nil, nil
-			t.touchSet(s)
-		}
+		t.deleteSet(name)
+	}
+}
+
+func (t *table) deleteSet(name string) {
+	if s := t.sets[name]; s != nil && s.want {
+		s.want, s.invalid, s.refused, s.bad = false, nil, nil, nil
+		t.touchSet(s)
 	}
 }
 
@@ -312,45 +319,54 @@ func (t *table) putChain(p *plan.Chain) {
 		base := *p.Base
 		c.base = &base
 	}
-	rules, err := t.encode(p.Rules)
+	rules, ported, err := t.encode(p.Rules)
 	if p.Name == "" || len(p.Name) > maxName {
 		err = errors.Join(fmt.Errorf("name: want 1 to %d bytes, it has %d", maxName, len(p.Name)), err)
 	}
 	if c.invalid = err; err == nil {
 		c.rules = rules
+		t.needPorted(c, ported)
 	}
 	t.touchChain(c)
 }
 
 func sameBase(a, b *plan.Base) bool { return a == b || a != nil && b != nil && *a == *b }
 
-// encode gives the rules of a chain. The error is of the first that cannot be.
-func (t *table) encode(rules []plan.Rule) ([]body, error) {
+// encode gives the rules of a chain, and whether they ask portedSet. The error is of the first that cannot be.
+func (t *table) encode(rules []plan.Rule) (out []body, ported bool, err error) {
 	r := ruler{v6: t.v6, types: t.typeOf}
-	out := make([]body, 0, len(rules))
-	var err error
+	out = make([]body, 0, len(rules))
 	for i := range rules {
 		if out, err = r.rules(&rules[i], out); err != nil {
-			return nil, fmt.Errorf("rule %d: %w", i+1, err)
+			return nil, false, fmt.Errorf("rule %d: %w", i+1, err)
 		}
 	}
-	if r.ported {
-		t.needPorted()
-	}
-	return out, nil
+	return out, r.ported, nil
 }
 
-// needPorted wants the set of protocols with ports.
-func (t *table) needPorted() {
-	if s := t.sets[portedSet]; s != nil && s.want {
+// needPorted notes whether c asks the set of protocols with ports, which is wanted as
+// long as some chain does.
+func (t *table) needPorted(c *chain, need bool) {
+	if need == c.ported {
 		return
 	}
-	t.putSet(plan.Set{Name: portedSet, Type: setPorted})
-	s := t.sets[portedSet]
-	for _, p := range portProtocols {
-		m := portedMember(p)
-		s.mark(m, s.members[m], true)
+	c.ported = need
+	switch {
+	case !need:
+		t.ported--
+		if t.ported == 0 {
+			t.deleteSet(portedSet)
+		}
+		return
+	case t.ported == 0:
+		t.putSet(plan.Set{Name: portedSet, Type: setPorted})
+		s := t.sets[portedSet]
+		for _, p := range portProtocols {
+			m := portedMember(p)
+			s.mark(m, s.members[m], true)
+		}
 	}
+	t.ported++
 }
 
 // empty reports whether nothing is wanted.
