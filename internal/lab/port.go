@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -62,15 +63,36 @@ func (w way) ask(ctx context.Context, wait time.Duration) error {
 // What a target itself has there is left alone.
 func (h *holder) listenAt(ways []way) error {
 	for _, w := range ways {
-		if w.port == 0 || w.to.Kind == topology.ToAddress || w.to.Kind == topology.ToFabric {
+		to := w.to
+		if to.Kind == topology.ToAddress {
+			to = h.holderOf(to)
+		}
+		if w.port == 0 || to.Kind == topology.ToAddress || to.Kind == topology.ToFabric {
 			continue
 		}
-		ns, _ := h.place(w.to)
+		ns, _ := h.place(to)
 		if err := h.listenOn(ns, port{ns.path, w.protocol, w.port}); err != nil {
 			return fmt.Errorf("%v: port %d: %w", w.to, w.port, err)
 		}
 	}
 	return nil
+}
+
+// holderOf is the pod, node or router that has an address; else the address itself.
+func (h *holder) holderOf(t topology.Target) topology.Target {
+	var all []topology.Target
+	for _, p := range h.pods {
+		all = append(all, p.Target())
+	}
+	for _, m := range slices.Concat(h.nodes, h.routers) {
+		all = append(all, m.target)
+	}
+	for _, c := range all {
+		if _, addrs := h.place(c); slices.Contains(addrs, t.Addr) {
+			return c
+		}
+	}
+	return t
 }
 
 // listenOn opens a port for as long as the lab is up.
