@@ -143,9 +143,11 @@ func measureChanges(b *testing.B, change func(g *ground, events <-chan event, i 
 	time.Sleep(time.Second)
 	events := g.listen()
 	var took []time.Duration
+	before := g.cpu()
 	for i := range b.N {
 		took = append(took, change(g, events, i))
 	}
+	b.ReportMetric(float64((g.cpu()-before).Microseconds())/1000/float64(b.N), "agent-cpu-ms/op")
 	report(b, took)
 }
 

@@ -196,6 +196,9 @@ func (f *FIB) settle(o *op, errno unix.Errno) {
 		if errno == unix.ENODEV {
 			o.n.errno = 0 // the link's event brings it back
 		}
+		if l := f.byIndex[o.index]; l != nil && o.n.errno != 0 {
+			f.troubled[l.name] = true
+		}
 	case deleteNeighbor, deleteExternal: // gone anyhow, or seen by the next dump
 	}
 }

@@ -111,6 +111,7 @@ type FIB struct {
 
 	queue      queue           // routes to write or delete
 	dirtyLinks map[string]bool // links whose sysctls, neighbours or routes are to be written
+	troubled   map[string]bool // links of which something may have failed
 	gone       []goneNeighbor  // neighbours to delete
 	spared     map[key]bool    // destinations of which no route is deleted for now
 	external   []externalRoute // routes of others to delete
@@ -173,6 +174,7 @@ func blank(opts Options) *FIB {
 		byIndex:    map[int32]*link{},
 		tables:     map[uint32]bool{},
 		dirtyLinks: map[string]bool{},
+		troubled:   map[string]bool{},
 		changed:    make(chan struct{}),
 		ways:       newWays(0),
 		blocks:     map[key]struct{}{},

@@ -117,6 +117,9 @@ func (f *FIB) tune(l *link) {
 		return // gone: the event is on its way
 	}
 	l.tuned, l.err = err == nil, err
+	if err != nil {
+		f.troubled[l.name] = true
+	}
 	f.wake()
 }
 

@@ -78,12 +78,8 @@ func (f *FIB) tryAgain() {
 			}
 		}
 	}
-	for name, l := range f.links {
-		bad := l.err != nil
-		for _, n := range l.neighbors {
-			bad = bad || n.errno != 0
-		}
-		if bad {
+	for name := range f.troubled {
+		if f.linkProblems(name) != nil {
 			f.dirtyLinks[name] = true
 		}
 	}
@@ -105,17 +101,31 @@ func (f *FIB) problems() error {
 	if n := f.stats.DeletesRefused; n > 0 {
 		errs = append(errs, fmt.Errorf("fib: delete %v table %d: %w", f.last.k.prefix(), f.last.k.table, f.last.errno))
 	}
-	for _, l := range f.links {
-		if l.err != nil {
-			errs = append(errs, l.err)
+	for name := range f.troubled {
+		found := f.linkProblems(name)
+		if found == nil {
+			delete(f.troubled, name) // it is well again
 		}
-		for _, n := range l.neighbors {
-			if n.errno != 0 {
-				errs = append(errs, fmt.Errorf("fib: neighbor %v dev %s: %w", n.addr, l.name, n.errno))
-			}
-		}
+		errs = append(errs, found...)
 	}
 	return errors.Join(errs...)
+}
+
+// linkProblems is what failed on a link.
+func (f *FIB) linkProblems(name string) (errs []error) {
+	l := f.links[name]
+	if l == nil {
+		return nil
+	}
+	if l.err != nil {
+		errs = append(errs, l.err)
+	}
+	for _, n := range l.neighbors {
+		if n.errno != 0 {
+			errs = append(errs, fmt.Errorf("fib: neighbor %v dev %s: %w", n.addr, l.name, n.errno))
+		}
+	}
+	return errs
 }
 
 // ErrConflict says that a route of somebody else stands where ours should.
