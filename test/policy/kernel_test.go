@@ -20,76 +20,76 @@ import (
 // an interface for each workload and one for the rest of the world, world after world.
 func TestKernelIsTheVerdict(t *testing.T) {
 	t.Parallel()
-	k := newKernel(t)
-	packets, passed, found := 0, 0, map[string]bool{}
+	c := comparison{T: t, kernel: newKernel(t)}
 	for n := range *worlds {
 		s := *seed + uint64(n)
 		w, err := world.Random(rand.New(rand.NewPCG(s, 0)))
 		if err != nil {
 			t.Fatal(err)
 		}
-		f := compile(w)
-		if err := k.program(f.Filter); err != nil {
-			t.Fatalf("-seed %d -worlds 1: %v\n%v", s, err, w)
-		}
-		ps := w.Packets(rand.New(rand.NewPCG(s, 1)), perWorld)
-		got, want, err := k.compare(w, ps)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for i, p := range ps {
-			packets++
-			if got[i] {
-				passed++
-			}
-			if got[i] == want[i] && differ(w, f, p) == "" {
-				continue
-			}
-			small := shrink(w, func(w world.World) string { return k.differ(w, p) })
-			why := k.differ(small, p)
-			if why == "" {
-				why = fmt.Sprintf("only among others: explained %v, kernel %v", want[i], got[i])
-			}
-			if !found[kind(why)] {
-				found[kind(why)] = true
-				t.Errorf("-seed %d -worlds 1: %v\n%s\n%v", s, p, why, small)
-			}
-			if len(found) > 3 {
-				t.FailNow()
-			}
-			break
-		}
-		if len(found) > 0 {
-			continue // the kernel has forgotten the connections since
-		}
-		answers := answersTo(w, ps, got)
-		all := make([]bool, len(answers))
-		for i := range all {
-			all[i] = true
-		}
-		got, err = k.send(answers, all)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for i, p := range answers {
-			passed++
-			if !got[i] {
-				t.Fatalf("-seed %d -worlds 1: the answer is dropped: %v\n%v", s, p, w)
-			}
+		c.world(s, w)
+		if c.differing == enough {
+			t.FailNow()
 		}
 	}
 	time.Sleep(late) // for what the kernel was not to let through
-	k.collect()
+	c.collect()
 	now := 0
-	for _, p := range k.passed {
+	for _, p := range c.passed {
 		if p {
 			now++
 		}
 	}
-	if len(found) == 0 && now != passed {
-		t.Errorf("%d packets came out later that were not to", now-passed)
+	if c.differing == 0 && now != c.through {
+		t.Errorf("%d packets came out later that were not to", now-c.through)
 	}
-	t.Logf("%d packets over %d worlds, %d passed", packets, *worlds, passed)
+	t.Logf("%d packets over %d worlds, %d passed, %d of them answers", len(c.sent), *worlds, c.through, c.answers)
+}
+
+// comparison is the worlds so far.
+type comparison struct {
+	*testing.T
+	*kernel
+	through, answers int // packets that passed, answers among them
+	differing        int // worlds with a difference
+}
+
+// world compares one world's packets, and then their answers.
+func (c *comparison) world(s uint64, w world.World) {
+	f := compile(w)
+	if err := c.program(f.Filter); err != nil {
+		c.Fatalf("-seed %d -worlds 1: %v\n%v", s, err, w)
+	}
+	ps := w.Packets(rand.New(rand.NewPCG(s, 1)), perWorld)
+	got, want, err := c.compare(w, ps)
+	if err != nil {
+		c.Fatal(err)
+	}
+	for i, p := range ps {
+		if got[i] {
+			c.through++
+		}
+		if got[i] == want[i] && differ(w, f, p) == "" {
+			continue
+		}
+		small := shrink(w, func(w world.World) string { return c.differ(w, p) })
+		why := c.differ(small, p)
+		if why == "" {
+			why = fmt.Sprintf("only among others: explained %v, kernel %v", want[i], got[i])
+		}
+		c.Errorf("-seed %d -worlds 1: %v\n%s\n%v", s, p, why, small)
+		c.differing++
+		return // the kernel has forgotten the connections
+	}
+	answers := answersTo(w, ps, got)
+	c.answers, c.through = c.answers+len(answers), c.through+len(answers)
+	got, err = c.send(answers, slices.Repeat([]bool{true}, len(answers)))
+	if err != nil {
+		c.Fatal(err)
+	}
+	if i := slices.Index(got, false); i >= 0 {
+		c.Fatalf("-seed %d -worlds 1: the answer is dropped: %v\n%v", s, answers[i], w)
+	}
 }
 
 // answersTo are packets the other way, of connections that were let through. They pass
