@@ -123,7 +123,7 @@ func (n *NFT) ask(tx *transaction) error {
 		b = append(b, tx.b[tx.ops[i].start:tx.offset(i+1)]...)
 		last := n.asker.Next()
 		netlink.Native.PutUint32(b[start+8:], last)
-		b[start+6] |= unix.NLM_F_ACK
+		addFlags(b[start:], unix.NLM_F_ACK)
 		b = appendBatch(b, unix.NFNL_MSG_BATCH_END, n.asker.Next())
 		var refused unix.Errno
 		err := n.asker.Exchange(b, last, func(seq uint32, errno unix.Errno) {

@@ -314,7 +314,7 @@ func (tx *transaction) newRule(c *chain, r *rule, before uint64) {
 func (tx *transaction) askHandles() {
 	for _, o := range tx.ops {
 		if o.rule != nil {
-			tx.b[o.start+6] |= unix.NLM_F_ECHO // of nlmsg_flags, in either byte order below 256
+			addFlags(tx.b[o.start:], unix.NLM_F_ECHO)
 		}
 	}
 }

@@ -30,6 +30,7 @@ func (n *NFT) pass(_ context.Context, cause reconcile.Cause) error {
 		t.stale = t.stale || cause == reconcile.Resync
 	}
 	err := n.work()
+	n.tx.release()
 	if err != nil {
 		n.fault = err
 		for _, t := range n.tables {

@@ -93,11 +93,19 @@ type chainWork struct {
 // the first one is of megabytes, later ones as a rule of some hundred bytes.
 const keepBytes = 64 << 10
 
+// reset begins another transaction. The batch's first message stands before its own.
 func (tx *transaction) reset() {
-	if cap(tx.b) > keepBytes {
+	tx.release()
+	tx.b = appendBatch(tx.b, unix.NFNL_MSG_BATCH_BEGIN, 0)
+}
+
+// release lets go of what was sent.
+func (tx *transaction) release() {
+	if cap(tx.b)+cap(tx.part) > keepBytes {
 		*tx = transaction{}
 		return
 	}
+	clear(tx.ops)
 	*tx = transaction{encoder: encoder{tx.b[:0]}, ops: tx.ops[:0], part: tx.part[:0]}
 }
 
@@ -198,20 +206,30 @@ func (tx *transaction) offset(i int) int {
 func (n *NFT) send(from, to int) (answer, error) {
 	tx := &n.tx
 	begin := n.writer.Next()
-	tx.part = appendBatch(tx.part[:0], unix.NFNL_MSG_BATCH_BEGIN, begin)
 	for i := from; i < to; i++ {
-		seq := n.writer.Next()
-		netlink.Native.PutUint32(tx.b[tx.ops[i].start+8:], seq)
+		netlink.Native.PutUint32(tx.b[tx.ops[i].start+8:], n.writer.Next())
 	}
-	last := tx.ops[to-1].start
-	flags := netlink.Native.Uint16(tx.b[last+6:])
-	netlink.Native.PutUint16(tx.b[last+6:], flags|unix.NLM_F_ACK)
-	tx.part = append(tx.part, tx.b[tx.ops[from].start:tx.offset(to)]...)
-	tx.part = appendBatch(tx.part, unix.NFNL_MSG_BATCH_END, n.writer.Next())
-	if err := n.writer.Send(tx.part); err != nil {
-		return answer{}, fmt.Errorf("send %d bytes: %w", len(tx.part), err)
+	addFlags(tx.b[tx.ops[to-1].start:], unix.NLM_F_ACK)
+	var batch []byte
+	if to-from == len(tx.ops) {
+		netlink.Native.PutUint32(tx.b[8:], begin)
+		tx.b = appendBatch(tx.b, unix.NFNL_MSG_BATCH_END, n.writer.Next())
+		batch = tx.b
+	} else {
+		tx.part = appendBatch(tx.part[:0], unix.NFNL_MSG_BATCH_BEGIN, begin)
+		tx.part = append(tx.part, tx.b[tx.ops[from].start:tx.offset(to)]...)
+		tx.part = appendBatch(tx.part, unix.NFNL_MSG_BATCH_END, n.writer.Next())
+		batch = tx.part
+	}
+	if err := n.writer.Send(batch); err != nil {
+		return answer{}, fmt.Errorf("send %d bytes: %w", len(batch), err)
 	}
 	return n.receive(begin, from, to)
+}
+
+// addFlags adds to the flags of the message that b begins with.
+func addFlags(b []byte, flags uint16) {
+	netlink.Native.PutUint16(b[6:], netlink.Native.Uint16(b[6:])|flags)
 }
 
 func appendBatch(b []byte, typ uint16, seq uint32) []byte {

@@ -1,0 +1,48 @@
+package nft_test
+
+import (
+	"os"
+	"os/exec"
+	"syscall"
+	"testing"
+
+	"github.com/weft-net/weft/internal/kernel/nft"
+	"github.com/weft-net/weft/internal/plan"
+	"github.com/weft-net/weft/internal/testenv"
+)
+
+// TestLargeWithoutPrivilege: in a user namespace, where the send buffer cannot be forced
+// larger, a large table goes in by parts, and is read back as wanted.
+func TestLargeWithoutPrivilege(t *testing.T) {
+	const inside = "WEFT_NFT_INSIDE"
+	if os.Getenv(inside) == "" {
+		testenv.NeedRoot(t)
+		cmd := exec.Command(os.Args[0], "-test.run=^TestLargeWithoutPrivilege$", "-test.v")
+		cmd.Env = append(os.Environ(), inside+"=1")
+		id := []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET, UidMappings: id, GidMappings: id}
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		return
+	}
+	k := newKernel(t)
+	n, stop := k.start(nft.Options{})
+	n.Synced()
+	d := plan.FilterDelta{V4: world()}
+	n.Apply(d)
+	k.wait(n)
+	// Changes of a large table go in by parts as well.
+	n.Apply(plan.FilterDelta{V4: plan.TableDelta{PutChains: []plan.Chain{policyChain(3, 99)}}})
+	n.Apply(d)
+	k.wait(n)
+	stop()
+	next, _ := k.start(nft.Options{})
+	next.Apply(d)
+	next.Synced()
+	k.wait(next)
+	if s := next.State().Stats; s.Transactions != 0 {
+		t.Errorf("read back: %d transactions of %d messages", s.Transactions, s.Messages)
+	}
+}
