@@ -222,7 +222,7 @@ func (g *Graph) mention(k model.Key) (known bool) {
 		return true
 	}
 	if k.Kind == model.KindProfile {
-		if p := g.profiles[k.Name]; p != nil && p.known {
+		if p := g.profiles[k.Name]; p != nil {
 			p.round = g.round
 			return true
 		}
@@ -247,7 +247,7 @@ func (g *Graph) sweep() {
 		}
 	}
 	for name, p := range g.profiles {
-		if p.known && p.round != g.round {
+		if p.round != g.round {
 			g.drop(model.Profile{Name: name}.Key())
 		}
 	}
