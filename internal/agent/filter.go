@@ -23,8 +23,8 @@ import (
 
 const (
 	// tombstoneTime is how long the kernel remembers a flow that policy ended: longer
-	// than a TCP sender repeats itself (net.ipv4.tcp_retries2). Each packet renews it.
-	tombstoneTime = 20 * time.Minute
+	// than a sender is silent that has not given up. Each packet of TCP renews it.
+	tombstoneTime = 3 * time.Minute
 	// listenRetry is the time between two tries to listen to the log groups, which
 	// one program in a network namespace can do.
 	listenRetry = 30 * time.Second
@@ -129,7 +129,9 @@ func (f *filter) apply(b model.Batch, d plan.FilterDelta) {
 		f.settings = s
 		f.mu.Unlock()
 		f.table.Configure(f.nftOptions())
-		f.forward.Configure(f.forwardOptions())
+		if err := f.forward.Configure(f.forwardOptions()); err != nil {
+			f.log.Warn("others' chains stay as they are", "err", err)
+		}
 	}
 	if !d.Empty() && f.settings.EndFlows {
 		select {

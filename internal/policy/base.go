@@ -115,14 +115,19 @@ func established() []plan.Rule {
 }
 
 // ended drops packets that would revive a connection that policy has ended, such as
-// those of its other end, of which connection tracking would make a new one.
+// those of its other end, of which connection tracking would make a new one. TCP renews
+// its time, since its other end may be stubborn and can't open the same connection anew;
+// for UDP what comes later may well be another conversation.
 func (b *base) ended() []plan.Rule {
 	if !b.Settings.EndFlows {
 		return nil
 	}
-	r := drop("of a connection that policy has ended", state(plan.StateNew), plan.Match{Kind: plan.MatchFlow, Set: EndedFlows})
-	r.Update = EndedFlows
-	return []plan.Rule{r}
+	const why = "of a connection that policy has ended"
+	flow, tcp := plan.Match{Kind: plan.MatchFlow, Set: EndedFlows}, protocol(protoTCP)
+	renewed := drop(why, state(plan.StateNew), tcp, flow)
+	renewed.Update = EndedFlows
+	tcp.Not = true
+	return []plan.Rule{renewed, drop(why, state(plan.StateNew), tcp, flow)}
 }
 
 // workloads sends packets of workloads' interfaces to a chain.
