@@ -56,24 +56,27 @@ func (s *SetContent) Apply(c SetChange) {
 	for _, e := range c.PutElement {
 		s.remove(e)
 		s.Elements[e] = struct{}{}
+		if s.values != nil {
+			s.values[e.Link] = e.Value
+		}
 	}
 }
 
-// remove takes e's key out. The maps of interfaces are small, but there may be
-// thousands; so the value that e gives is tried first.
+// remove takes e's key out, whatever its value is.
 func (s *SetContent) remove(e Element) {
-	if _, ok := s.Elements[e]; ok {
+	if s.Type != MapClasses && s.Type != MapChains {
 		delete(s.Elements, e)
 		return
 	}
-	if s.Type != MapClasses && s.Type != MapChains {
-		return
-	}
-	for o := range s.Elements {
-		if o.Link == e.Link {
-			delete(s.Elements, o)
-			return
+	if len(s.values) != len(s.Elements) { // elements were set without Apply
+		s.values = make(map[string]string, len(s.Elements))
+		for o := range s.Elements {
+			s.values[o.Link] = o.Value
 		}
+	}
+	if value, ok := s.values[e.Link]; ok {
+		delete(s.Elements, Element{Link: e.Link, Value: value})
+		delete(s.values, e.Link)
 	}
 }
 

@@ -20,6 +20,7 @@ type SetContent struct {
 	Set
 	Members  map[Member]struct{}  // of sets of addresses and ports
 	Elements map[Element]struct{} // of sets and maps whose key has an interface or a class
+	values   map[string]string    // of a map: the value of each key; Apply makes it
 }
 
 // SetType says what a set holds, as nft types name it. ADDR is ipv4_addr or
