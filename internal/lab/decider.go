@@ -3,9 +3,11 @@ package lab
 import (
 	"context"
 	"fmt"
+	"maps"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/weft-net/weft/internal/agent"
 	"github.com/weft-net/weft/internal/lab/topology"
 	"github.com/weft-net/weft/internal/model"
 	"github.com/weft-net/weft/internal/policy"
@@ -24,7 +26,7 @@ func (h *holder) decidedBy(ctx context.Context, p topology.Pair, by string, allo
 	if err != nil {
 		return err
 	}
-	view := policy.NewView(world)
+	view := policy.NewView(world).With(func(node string) policy.Settings { return h.settings(world, node) })
 	for _, w := range ways {
 		e, err := view.Verdict(w.query())
 		if err != nil {
@@ -42,6 +44,23 @@ func (h *holder) decidedBy(ctx context.Context, p topology.Pair, by string, allo
 		}
 	}
 	return nil
+}
+
+// settings are those of a node's agent: what the topology sets for it wins over the
+// datastore.
+func (h *holder) settings(world model.World, node string) policy.Settings {
+	n, ok := world[model.Node{Name: node}.Key()].(model.Node)
+	if !ok {
+		n.Name = node
+	}
+	for _, m := range h.nodes {
+		if m.target.Name == node {
+			// An agent that refuses its settings does not run, and no pod is up.
+			env, _, _ := agent.FelixFromEnv(m.environ)
+			return policy.SettingsFor(n, maps.Values(world), env)
+		}
+	}
+	return policy.SettingsFor(n, maps.Values(world))
 }
 
 // query is the first packet of w as policy is asked about it.

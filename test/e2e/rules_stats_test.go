@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"encoding/json"
 	"fmt"
+	"os"
 	"path/filepath"
 
 	"github.com/weft-net/weft/internal/agent"
@@ -32,4 +33,14 @@ func (c *cluster) stats(node string, flags ...string) map[string]agent.RuleStat 
 		byRule[fmt.Sprintf("%s %s %d", s.Object, s.Direction, s.Rule)] = s
 	}
 	return byRule
+}
+
+// read is a file's content.
+func (c *cluster) read(path string) string {
+	c.t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return string(text)
 }
