@@ -98,6 +98,10 @@ func (d dice) endpoint(i int) object {
 	case 1:
 		addrs = addrs[1:]
 	}
+	if i >= Locals && d.in(10) { // as while a workload moves
+		j := d.IntN(Locals)
+		addrs = append(addrs, Addr(j, false).String()+"/32", Addr(j, true).String()+"/128")
+	}
 	spec := object{
 		"node": node, "orchestrator": "k8s", "pod": "pod" + strconv.Itoa(i), "endpoint": "eth0", "containerID": "c" + strconv.Itoa(i),
 		"interfaceName": Link(i), "ipNetworks": addrs, "serviceAccountName": sa,

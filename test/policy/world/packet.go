@@ -54,7 +54,7 @@ func (w World) ends(d dice, v6 bool) []end {
 			continue
 		}
 		for _, a := range ep.Addrs {
-			if a.Is6() != v6 {
+			if a.Is6() != v6 || ep.Node != Node && routed(a) {
 				continue
 			}
 			e := end{policy.Party{Key: k, Addr: a}, Uplink, false}
@@ -65,6 +65,16 @@ func (w World) ends(d dice, v6 bool) []end {
 		}
 	}
 	return out
+}
+
+// routed reports whether an address is behind an interface of a workload of Node.
+func routed(a netip.Addr) bool {
+	for i := range Locals {
+		if a == Addr(i, a.Is6()) {
+			return true
+		}
+	}
+	return false
 }
 
 func keys(w model.World) func(func(model.Key) bool) {
