@@ -241,7 +241,7 @@ func (a *agent) drain(ctx context.Context) error {
 	_ = a.engine.filter.wait(wait)
 	cancel()
 	last := ""
-	for first := true; ; first = false {
+	for turn := 0; ; turn++ {
 		text := ""
 		if err := a.queue.Each(ctx, a.cni.Del); err != nil {
 			text = err.Error()
@@ -250,9 +250,11 @@ func (a *agent) drain(ctx context.Context) error {
 			a.Log.Warn("queued DELs", "err", text)
 		}
 		last = text
-		if first {
+		if turn == 0 {
 			close(a.ready)
 			a.Log.Info("agent is ready", "node", a.node.Name)
+		}
+		if turn < 2 { // the first scan of connections, too, leaves something
 			if err := run.DropStartup(); err != nil {
 				a.Log.Debug("memory of the start stays", "err", err)
 			}

@@ -20,7 +20,7 @@ const (
 	// is known of their size; then it is pageBytes of them, but at most maxPageEntries.
 	pageEntries    = 500
 	maxPageEntries = 10_000
-	pageBytes      = 2 << 20
+	pageBytes      = 1 << 20
 	// batchEntries is the number of objects in one batch of a snapshot: little
 	// garbage at a time.
 	batchEntries = 500
