@@ -30,8 +30,8 @@ func TestEndFlows(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	n.Resync()
 	reads := n.State().Stats.Reads
+	n.Resync()
 	k.until(eventually, "another read", func() bool { return n.State().Stats.Reads >= reads+2 })
 	list := k.nft("list", "ruleset")
 	for _, want := range []string{"10.0.0.1 . 10.0.0.2 . tcp . 80 . 40000 timeout 1m", "fd00::1 . fd00::2 . udp . 53 . 40000 timeout 1m"} {

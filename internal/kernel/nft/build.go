@@ -12,21 +12,20 @@ import (
 
 // build makes the transaction that gets the kernel from what is there to what is
 // wanted, as far as that is not refused.
-func (n *NFT) build() {
+func (n *NFT) build(tables ...*table) {
 	tx := &n.tx
 	tx.reset()
 	tx.version = n.version
-	for _, t := range n.tables {
+	for _, t := range tables {
 		n.buildTable(t)
 	}
-	for _, t := range n.tables {
-		if !t.there && t.empty() {
-			continue
+	for _, t := range tables {
+		if t.there || !t.empty() {
+			n.buildPuts(t)
 		}
-		n.buildPuts(t)
 	}
-	echo := n.buildRules()
-	for _, t := range n.tables {
+	echo := tx.buildRules(tables)
+	for _, t := range tables {
 		tx.buildGone(t)
 	}
 	if echo {
@@ -222,14 +221,14 @@ func (tx *transaction) elements(w *setWork) {
 
 // buildRules writes the rules of chains: those that are jumped to first, since a
 // transaction may have to be cut. It reports whether the handles can be asked for.
-func (n *NFT) buildRules() (echo bool) {
+func (tx *transaction) buildRules(tables []*table) (echo bool) {
 	count := 0
 	for _, base := range []bool{false, true} {
-		for _, t := range n.tables {
+		for _, t := range tables {
 			for c := range t.dirtyChains {
 				if c.want && (c.base != nil) == base {
 					delete(t.dirtyChains, c)
-					count += n.tx.buildChainRules(c)
+					count += tx.buildChainRules(c)
 				}
 			}
 		}

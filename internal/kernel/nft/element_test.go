@@ -134,6 +134,6 @@ func FuzzRead(f *testing.F) {
 		t.chains["a"].scanned()
 		n.heard(b)
 		count(map[string]Counter{}, b)
-		n.build()
+		n.build(n.tables[:]...)
 	})
 }

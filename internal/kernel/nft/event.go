@@ -66,3 +66,16 @@ func namesOurs(b []byte) bool {
 	}
 	return false
 }
+
+// parseGeneration reads who made a transaction.
+func parseGeneration(b []byte) (process string, pid uint32) {
+	for a, v := range netlink.Attributes(b) {
+		switch a {
+		case unix.NFTA_GEN_PROC_NAME:
+			process = string(cString(v))
+		case unix.NFTA_GEN_PROC_PID:
+			pid = netlink.BE32(v)
+		}
+	}
+	return process, pid
+}

@@ -69,8 +69,8 @@ func TestHealed(t *testing.T) {
 				t.Errorf("the other's table is not as it was:\n%s", got)
 			}
 			before := n.State().Stats.Transactions
-			n.Resync()
 			reads := n.State().Stats.Reads
+			n.Resync()
 			k.until(eventually, "another read", func() bool { return n.State().Stats.Reads >= reads+2 })
 			if now := n.State().Stats.Transactions; now != before {
 				t.Errorf("%d transactions after it was healed", now-before)

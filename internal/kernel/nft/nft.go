@@ -56,12 +56,11 @@ type NFT struct {
 	asking sync.Mutex      // guards asker
 	asker  *netlink.Socket // counters, flows
 
-	// largest is the largest transaction that the writer's send buffer takes; 0
-	// until it is known that it cannot be made larger. It is the loop's.
-	largest int
-	buffer  int // of the writer, as set; the loop's
-	tx      transaction
-	pairs   []bound // scratch of the loop's dumps
+	// buffer is what the writer can send at once, as far as is known. It, tx and
+	// pairs are the loop's.
+	buffer int
+	tx     transaction
+	pairs  []bound // scratch of the loop's dumps
 
 	mu        sync.Mutex
 	tables    [2]*table // IPv4, IPv6

@@ -58,14 +58,15 @@ func (n *NFT) work() error {
 		if err := n.readHandles(); err != nil {
 			return fmt.Errorf("nft: %w", err)
 		}
-		n.build()
+		if err := n.coverReplaced(); err != nil {
+			return fmt.Errorf("nft: %w", err)
+		}
+		n.build(n.tables[:]...)
 		if len(n.tx.ops) == 0 {
 			n.settle()
-			return nil
+			return n.uncoverAll()
 		}
-		n.mu.Unlock()
-		a, err := n.exchange()
-		n.mu.Lock()
+		a, err := n.unlocked(n.exchange)
 		n.stats.Transactions++
 		n.stats.Messages += uint64(len(n.tx.ops))
 		if err != nil {
@@ -74,7 +75,7 @@ func (n *NFT) work() error {
 		}
 		if a.ok() {
 			n.settle()
-			return nil
+			return n.uncoverAll()
 		}
 		n.stats.Refused++
 		n.unsettle()
@@ -83,6 +84,29 @@ func (n *NFT) work() error {
 		}
 	}
 	return fmt.Errorf("nft: %w %d times; it is tried again later", errOut, maxAttempts)
+}
+
+// coverReplaced covers tables that are to be replaced.
+func (n *NFT) coverReplaced() error {
+	for _, t := range n.tables {
+		if t.replace && t.there && !t.covered && !t.empty() {
+			if err := n.cover(t); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (n *NFT) uncoverAll() error {
+	for _, t := range n.tables {
+		if t.covered {
+			if err := n.uncover(t); err != nil {
+				return fmt.Errorf("nft: %w", err)
+			}
+		}
+	}
+	return nil
 }
 
 // readHandles reads the rules of chains that are to change and were written without
@@ -204,6 +228,8 @@ func (w *setWork) settle() {
 			if s.t.sets[s.Name] == s {
 				delete(s.t.sets, s.Name)
 			}
+			delete(s.t.dirtySets, s)
+			s.there = false
 			return
 		}
 		s.lost() // put again meanwhile
@@ -245,6 +271,8 @@ func (w *chainWork) settle() {
 			if c.t.chains[c.name] == c {
 				delete(c.t.chains, c.name)
 			}
+			delete(c.t.dirtyChains, c) // it may have come and gone meanwhile
+			c.there = false
 			return
 		}
 		c.lost()

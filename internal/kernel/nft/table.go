@@ -20,6 +20,7 @@ const (
 
 // table is one of our two tables: what is wanted and what is there.
 type table struct {
+	name   string
 	v6     bool
 	family uint8
 	sets   map[string]*set
@@ -30,6 +31,7 @@ type table struct {
 
 	there   bool // in the kernel
 	replace bool // stands there in a way that only starting anew corrects
+	covered bool // coverName is in force
 	stale   bool // somebody else changed it: read it
 	parity  mark // seen, or 0
 	epoch   int  // counts what others did
@@ -100,7 +102,7 @@ type chain struct {
 }
 
 func newTable(v6 bool) *table {
-	t := &table{v6: v6, family: netlink.Family(v6), stale: true}
+	t := &table{name: tableName, v6: v6, family: netlink.Family(v6), stale: true}
 	t.sets, t.chains = map[string]*set{}, map[string]*chain{}
 	t.dirtySets, t.dirtyChains = map[*set]struct{}{}, map[*chain]struct{}{}
 	return t
@@ -109,9 +111,9 @@ func newTable(v6 bool) *table {
 // String is the table as nft(8) names it.
 func (t *table) String() string {
 	if t.v6 {
-		return "ip6 " + tableName
+		return "ip6 " + t.name
 	}
-	return "ip " + tableName
+	return "ip " + t.name
 }
 
 // apply folds d in.
@@ -139,7 +141,7 @@ func (t *table) apply(d *plan.TableDelta) {
 
 func (t *table) deleteSet(name string) {
 	if s := t.sets[name]; s != nil && s.want {
-		s.want, s.invalid, s.refused, s.bad = false, nil, nil, nil
+		s.want, s.refused, s.bad = false, nil, nil
 		t.touchSet(s)
 	}
 }
@@ -179,17 +181,14 @@ func (t *table) putSet(p plan.Set) {
 	case s == nil:
 		s = t.newSet(p)
 		t.sets[p.Name] = s
-	case s.there && s.Type != p.Type:
+	case s.Type != p.Type:
 		// Its name promised that this cannot be. Only all of the table at once
 		// gets from the one to the other.
+		delete(t.dirtySets, s)
 		s = t.newSet(p)
 		s.there, t.replace = true, true
 		t.sets[p.Name] = s
-	case !s.there:
-		delete(t.dirtySets, s)
-		s = t.newSet(p)
-		t.sets[p.Name] = s
-	default:
+	default: // it may be on its way into the kernel, or out of it
 		s.empty()
 	}
 	s.want, s.refused = true, nil

@@ -49,7 +49,6 @@ type op struct {
 type transaction struct {
 	encoder
 	ops     []op
-	base    uint32 // sequence number of the first message
 	version uint64
 	tables  []tableWork
 	sets    []*setWork
@@ -71,7 +70,6 @@ type setWork struct {
 	put, delete    []plan.Member
 	putElement     []elementWork
 	deleteElement  []elemKey
-	deletedStrays  bool
 	changedStrays  []bound
 	changedMembers []plan.Member // all, for another try
 }
@@ -114,7 +112,7 @@ func (tx *transaction) message(o op, typ, flags uint16, nameAttr uint16) {
 	o.start = len(tx.b)
 	tx.b = netlink.AppendHeader(tx.b, subsystem|typ, unix.NLM_F_REQUEST|flags, 0)
 	tx.b = append(tx.b, o.t.family, unix.NFNETLINK_V0, 0, 0)
-	tx.str(nameAttr, tableName)
+	tx.str(nameAttr, o.t.name)
 	tx.ops = append(tx.ops, o)
 }
 
