@@ -90,7 +90,11 @@ func (f *filter) nftOptions() nft.Options {
 }
 
 func (f *filter) forwardOptions() forward.Options {
-	return forward.Options{Prefixes: f.settings.Prefixes, Append: f.settings.Append, Log: f.log.With("part", "forward")}
+	o := forward.Options{Prefixes: f.settings.Prefixes, Append: f.settings.Append, Log: f.log.With("part", "forward")}
+	if f.settings.LeaveAllowed {
+		o.Prefixes = []string{} // nowhere
+	}
+	return o
 }
 
 // step takes in one batch from the datastore.

@@ -209,6 +209,8 @@ func honoured(field string) bool {
 		"chainInsertMode", "nftablesFilterAllowAction", "nftablesFilterDenyAction", "nftablesMangleAllowAction",
 		"workloadSourceSpoofing", "logPrefix", "logActionRateLimit", "logActionRateLimitBurst",
 		"nftablesRefreshInterval", "ipv6Support", "maxIpsetSize", "deniedConnections", "logDefaultDeny":
+		// nftablesMangleAllowAction: what a chain of nftables accepts, those of others see
+		// all the same, so both of its values are what weft does.
 		return true
 	case "usageReportingEnabled", "usageReportingInitialDelay", "usageReportingInterval":
 		// Absent by design: weft never reports usage, whatever is set.

@@ -38,6 +38,7 @@ type Settings struct {
 	LogBurst                uint32       // packets beyond it at once
 	LogPerSeconds           uint32
 	Append                  bool          // where others' rules must be, ours come last (chainInsertMode)
+	LeaveAllowed            bool          // others' chains that drop by default may drop what is allowed here, too
 	LogPrefix               string        // begins the log lines of Log rules
 	Mark                    uint32        // one bit of packets' marks, the next one is taken, too; 0: DefaultMark
 	MaxSetSize              int           // members that a set may have; 0: no limit
@@ -57,7 +58,7 @@ func (s Settings) Equal(o Settings) bool {
 func (s Settings) scalars() any {
 	return [...]any{
 		s.IPv6, s.ToHost, s.Reject, s.KeepInvalid, s.AllowVXLAN, s.AllowIPIP, s.VXLANPort, s.SpoofAny, s.EndFlows, s.LogDenied,
-		s.LogRate, s.LogBurst, s.LogPerSeconds, s.LogPrefix, s.Append, s.Mark, s.MaxSetSize, s.Refresh,
+		s.LogRate, s.LogBurst, s.LogPerSeconds, s.LogPrefix, s.Append, s.LeaveAllowed, s.Mark, s.MaxSetSize, s.Refresh,
 	}
 }
 
@@ -115,6 +116,7 @@ func (s Settings) under(c model.FelixConfig) Settings {
 	over(&s.LogDenied, f.LogDenied)
 	over(&s.LogPrefix, f.LogPrefix)
 	over(&s.Append, f.Append)
+	over(&s.LeaveAllowed, f.FilterReturn)
 	over(&s.MaxSetSize, f.MaxSetSize)
 	over(&s.Refresh, f.Refresh)
 	return s
