@@ -177,12 +177,7 @@ func newKernel(t *testing.T) *kernel {
 func (k *kernel) program(f plan.Filter) error {
 	k.nft.Apply(plan.FilterDelta{V4: change(k.has.V4, f.V4), V6: change(k.has.V6, f.V6)})
 	k.has = f
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	if err := k.nft.WaitApplied(ctx); err != nil {
-		return err
-	}
-	return k.forget()
+	return k.settle()
 }
 
 // change is what makes new of old.
