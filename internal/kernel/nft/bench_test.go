@@ -132,6 +132,19 @@ func BenchmarkElement(b *testing.B) {
 	})
 }
 
+// BenchmarkElementDuringResync is BenchmarkElement while all is being read, always.
+func BenchmarkElementDuringResync(b *testing.B) {
+	n := startWorld(b)
+	m := []plan.Member{worldAddr(worldSets*worldMembers + 7)}
+	each(b, n, func(i int) plan.TableDelta {
+		n.Resync()
+		if i%2 == 0 {
+			return plan.TableDelta{Changes: []plan.SetChange{{Set: "set-0", Put: m}}}
+		}
+		return plan.TableDelta{Changes: []plan.SetChange{{Set: "set-0", Delete: m}}}
+	})
+}
+
 // BenchmarkRule is one rule changed in one policy among 2,000.
 func BenchmarkRule(b *testing.B) {
 	n := startWorld(b)

@@ -4,11 +4,15 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/weft-net/weft/internal/kernel/netlink"
 )
+
+// warnEvery is the least time between two warnings that somebody changes our tables.
+const warnEvery = 10 * time.Second
 
 // listen takes in what others do to our tables, until the socket is closed.
 func (n *NFT) listen() error {
@@ -41,8 +45,10 @@ func (n *NFT) heard(datagram []byte) (ours bool) {
 			continue
 		}
 		if m.Type == subsystem|unix.NFT_MSG_NEWGEN {
-			if process, pid := parseGeneration(m.Body[4:]); n.hit && n.read {
+			if n.hit && n.read && time.Since(n.warned) > warnEvery {
+				process, pid := parseGeneration(m.Body[4:])
 				n.opts.Log.Warn("another program changed our packet filter; it is being put back", "process", process, "pid", pid)
+				n.warned = time.Now()
 			}
 			n.hit = false
 			continue

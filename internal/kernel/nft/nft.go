@@ -73,6 +73,7 @@ type NFT struct {
 	awaited   bool
 	fault     error // of the last exchange or dump
 	healthErr string
+	warned    time.Time // that others change our tables
 	nextSetID uint32
 	stats     Stats
 }

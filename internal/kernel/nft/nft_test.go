@@ -2,12 +2,17 @@ package nft_test
 
 import (
 	"context"
+	"flag"
 	"net/netip"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/weft-net/weft/internal/kernel/nft"
 	"github.com/weft-net/weft/internal/plan"
@@ -217,7 +222,34 @@ func TestApplyThenReadBack(t *testing.T) {
 	if now := k.nft("list", "ruleset"); now != list {
 		t.Errorf("changed to:\n%s\nfrom:\n%s", now, list)
 	}
-	t.Log(list)
+}
+
+var update = flag.Bool("update", false, "rewrite what nft is expected to list")
+
+// TestListed: the real nft program decodes every match and action as it was meant.
+func TestListed(t *testing.T) {
+	t.Parallel()
+	k := newKernel(t)
+	n, _ := k.start(nft.Options{})
+	n.Apply(plan.FilterDelta{V4: sample(false), V6: sample(true)})
+	n.Synced()
+	k.wait(n)
+	for _, family := range []string{"ip", "ip6"} {
+		file := filepath.Join("testdata", family+".nft")
+		got := k.nft("-s", "list", "chain", family, "weft", "forward")
+		if *update {
+			if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := cmp.Diff(string(want), got); d != "" {
+			t.Errorf("%s (-want +got):\n%s", file, d)
+		}
+	}
 }
 
 func sortedStrings(s []string) []string {

@@ -86,6 +86,39 @@ func (n *NFT) work() error {
 	return fmt.Errorf("nft: %w %d times; it is tried again later", errOut, maxAttempts)
 }
 
+// urgent writes what was applied while the kernel is being read, so that a pod does not
+// wait for the whole of it. What fails is left to the pass.
+func (n *NFT) urgent() {
+	if !n.read {
+		return // everything would seem to be missing
+	}
+	dirty := false
+	for _, t := range n.tables {
+		if t.replace || !t.there && !t.empty() {
+			return
+		}
+		dirty = dirty || len(t.dirtySets)+len(t.dirtyChains) > 0
+	}
+	if !dirty || n.readHandles() != nil {
+		return
+	}
+	n.build(n.tables[:]...)
+	if len(n.tx.ops) == 0 {
+		n.settle()
+		return
+	}
+	a, err := n.unlocked(n.exchange)
+	n.stats.Transactions++
+	n.stats.Messages += uint64(len(n.tx.ops))
+	if err != nil || !a.ok() {
+		n.stats.Refused++
+		n.unsettle()
+		return
+	}
+	n.settle()
+	n.wake()
+}
+
 // coverReplaced covers tables that are to be replaced.
 func (n *NFT) coverReplaced() error {
 	for _, t := range n.tables {

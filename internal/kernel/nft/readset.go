@@ -72,6 +72,7 @@ func (n *NFT) readSets(t *table) error {
 		}
 	}
 	for _, s := range met {
+		n.urgent()
 		if !s.want || s.Type == plan.SetFlows || t.replace {
 			continue
 		}
