@@ -313,14 +313,14 @@ func (f *filter) stats(ctx context.Context) ([]RuleStat, error) {
 			}
 		}
 	}
-	var out []RuleStat
+	var out []stat
 	for id, c := range ids {
-		if origin, ok := f.origins.of(id); ok {
-			out = append(out, RuleStat{RuleOrigin: origin, Packets: c.Packets, Bytes: c.Bytes})
+		if s, ok := f.origins.stat(id); ok {
+			s.Packets, s.Bytes = c.Packets, c.Bytes
+			out = append(out, s)
 		}
 	}
-	sortStats(out)
-	return out, nil
+	return inOrder(out), nil
 }
 
 // refused are the objects that the kernel does not enforce as they are, each with

@@ -2,7 +2,9 @@ package agent
 
 import (
 	"cmp"
+	"math"
 	"slices"
+	"strconv"
 
 	"github.com/weft-net/weft/internal/model"
 	"github.com/weft-net/weft/internal/policy"
@@ -16,11 +18,24 @@ type RuleOrigin struct {
 	Direction string `json:"direction"` // Ingress or Egress
 	// Rule is the index in its direction; -1 is what is done where no rule matched.
 	Rule int `json:"rule"`
+	// Action is what the rule does, or would do if it is staged.
+	Action string `json:"action"`
+}
+
+// place is the rule as people read it: its index, or that it is the end.
+func (o RuleOrigin) place() string {
+	if o.Rule < 0 {
+		return "end"
+	}
+	return strconv.Itoa(o.Rule)
 }
 
 // attrs are o as attributes of a log line.
 func (o RuleOrigin) attrs() []any {
-	out := []any{"policy", o.Object, "direction", o.Direction, "rule", o.Rule}
+	out := []any{"direction", o.Direction, "rule", o.place(), "action", o.Action}
+	if o.Object != "" {
+		out = append(out, "policy", o.Object)
+	}
 	if o.Tier != "" {
 		out = append(out, "tier", o.Tier)
 	}
@@ -34,17 +49,75 @@ type RuleStat struct {
 	Bytes   uint64 `json:"bytes"`
 }
 
-func sortStats(stats []RuleStat) {
-	slices.SortFunc(stats, func(a, b RuleStat) int {
-		return cmp.Or(cmp.Compare(a.Tier, b.Tier), cmp.Compare(a.Object, b.Object), cmp.Compare(a.Direction, b.Direction), cmp.Compare(a.Rule, b.Rule))
+// stat is a RuleStat with what its place in the order of evaluation depends on.
+type stat struct {
+	RuleStat
+	owner owner
+	tier  model.Tier // of the owner, if it has one
+}
+
+// rank orders what is asked: tiers, then profiles, then the end of everything.
+func (s stat) rank() int {
+	switch {
+	case s.Tier != "":
+		return 0
+	case s.Object != "":
+		return 1
+	}
+	return 2
+}
+
+// inOrder sorts by evaluation: tiers, their policies, rules, the end of the tier, then
+// profiles, and the end of everything.
+func inOrder(stats []stat) []RuleStat {
+	slices.SortFunc(stats, func(a, b stat) int {
+		return cmp.Or(cmp.Compare(a.rank(), b.rank()), policy.CompareTiers(a.tier, b.tier), cmp.Compare(a.owner.order(), b.owner.order()),
+			cmp.Compare(a.owner.key.Name, b.owner.key.Name), cmp.Compare(a.Object, b.Object),
+			cmp.Compare(b.Direction, a.Direction), cmp.Compare(uint(a.Rule), uint(b.Rule)))
 	})
+	out := make([]RuleStat, len(stats))
+	for i, s := range stats {
+		out[i] = s.RuleStat
+	}
+	return out
 }
 
 // owner is an object that rules come from.
 type owner struct {
-	key    model.Key
-	tier   string
-	staged bool
+	key     model.Key
+	tier    string
+	staged  bool
+	policy  float64           // order of a policy in its tier
+	ends    *model.Tier       // the tier, if it is one
+	actions [2][]model.Action // of its rules, by direction
+}
+
+// order is the place of a policy in its tier; a tier itself comes behind them.
+func (o owner) order() float64 {
+	if o.ends != nil {
+		return math.Inf(1)
+	}
+	return o.policy
+}
+
+// action is what a rule of o does, in words.
+func (o owner) action(d policy.Direction, index int) string {
+	a := model.Deny
+	switch {
+	case o.ends != nil:
+		a = o.ends.Default
+	case index >= 0 && index < len(o.actions[d]):
+		a = o.actions[d][index]
+	}
+	return a.String()
+}
+
+func actions(rules []model.Rule) []model.Action {
+	out := make([]model.Action, len(rules))
+	for i := range rules {
+		out[i] = rules[i].Action
+	}
+	return out
 }
 
 // origins finds the objects that rules come from by what stands for them in the
@@ -89,10 +162,12 @@ func (o *origins) put(v model.Value) {
 	of := owner{key: v.Key()}
 	switch v := v.(type) {
 	case model.Policy:
-		of.tier, of.staged = v.Tier, v.Staged
+		of.tier, of.staged, of.policy = v.Tier, v.Staged, v.Order
+		of.actions = [2][]model.Action{policy.Ingress: actions(v.Ingress), policy.Egress: actions(v.Egress)}
 	case model.Tier:
-		of.tier = v.Name
+		of.tier, of.ends = v.Name, &v
 	case model.Profile:
+		of.actions = [2][]model.Action{policy.Ingress: actions(v.Ingress), policy.Egress: actions(v.Egress)}
 	default:
 		return
 	}
@@ -116,7 +191,7 @@ func (o *origins) of(id string) (RuleOrigin, bool) {
 	if !ok {
 		return RuleOrigin{}, false
 	}
-	out := RuleOrigin{Direction: d.String(), Rule: index}
+	out := RuleOrigin{Direction: d.String(), Rule: index, Action: model.Deny.String()}
 	if name == policy.Owner(model.Key{}) {
 		return out, true
 	}
@@ -124,6 +199,23 @@ func (o *origins) of(id string) (RuleOrigin, bool) {
 	if !ok {
 		return RuleOrigin{}, false
 	}
-	out.Tier, out.Object, out.Staged = of.tier, of.key.String(), of.staged
+	out.Tier, out.Object, out.Staged, out.Action = of.tier, of.key.String(), of.staged, of.action(d, index)
 	return out, true
+}
+
+// stat is what is known of a rule by its ID; false: nothing.
+func (o *origins) stat(id string) (stat, bool) {
+	origin, ok := o.of(id)
+	if !ok {
+		return stat{}, false
+	}
+	name, _, _, _ := policy.ParseRuleID(id)
+	s := stat{RuleStat: RuleStat{RuleOrigin: origin}, owner: o.byID[name]}
+	if s.Tier != "" {
+		s.tier = policy.ImpliedTier(s.Tier)
+		if of := o.byID[policy.Owner(s.tier.Key())]; of.ends != nil {
+			s.tier = *of.ends
+		}
+	}
+	return s, true
 }

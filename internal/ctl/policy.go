@@ -25,8 +25,9 @@ func policyStatsCommand(p Process) *cobra.Command {
 		Use:   "stats",
 		Short: "Print what each rule of policy has met on this machine",
 		Long: `Print how many packets and bytes each rule that is in force here has met: the first
-packets of connections, since those that follow are not judged again. The rule "end" is
-what is done when no rule of the tier matched. Counters begin when a rule comes into the
+packets of connections, since those that follow are not judged again. Rules stand in the
+order in which packets meet them. The rule "end" is what is done when no rule of a tier
+matched; without a policy, when no profile allowed it either. Counters begin when a rule comes into the
 kernel, and end with it; other rules of its policy may change meanwhile.`,
 		Example: "  weft policy stats\n  weft policy stats --unused       rules that nothing has met here\n  weft policy stats -o json",
 		Args:    cobra.NoArgs,
@@ -51,16 +52,17 @@ kernel, and end with it; other rules of its policy may change meanwhile.`,
 
 func statsTable(out io.Writer, stats []agent.RuleStat) error {
 	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
-	_, _ = fmt.Fprintln(w, "TIER\tPOLICY\tDIRECTION\tRULE\tPACKETS\tBYTES")
+	_, _ = fmt.Fprintln(w, "TIER\tPOLICY\tDIRECTION\tRULE\tACTION\tPACKETS\tBYTES")
 	for _, s := range stats {
 		tier, object, rule := or(s.Tier, "-"), or(s.Object, "-"), fmt.Sprint(s.Rule)
 		if s.Rule < 0 {
 			rule = "end"
 		}
+		action := s.Action
 		if s.Staged {
-			rule += " (staged)"
+			action = "would " + action
 		}
-		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%d\n", tier, object, s.Direction, rule, s.Packets, s.Bytes)
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%d\n", tier, object, s.Direction, rule, action, s.Packets, s.Bytes)
 	}
 	return w.Flush()
 }
