@@ -27,17 +27,21 @@ import (
 
 // helper is what the test binary does inside of a lab.
 func helper(args []string) error {
-	if len(args) == 2 {
+	if len(args) == 2 && (args[0] == "train" || args[0] == "ping") {
 		to, err := netip.ParseAddr(args[1])
 		if err != nil {
 			return err
 		}
-		switch args[0] {
-		case "train":
+		if args[0] == "train" {
 			return pingTrain(to)
-		case "ping":
-			return pingOnce(to)
 		}
+		return pingOnce(to)
+	}
+	if args[0] == "hear" {
+		return hear(args[1:], os.Stdin, os.Stdout)
+	}
+	if args[0] == "probe" {
+		return probes(os.Stdin, os.Stdout)
 	}
 	if len(args) == 1 && args[0] == "runtime" {
 		return containers(os.Stdin, os.Stdout)
