@@ -176,6 +176,9 @@ func (s *Socket) Send(b []byte) error {
 	return err
 }
 
+// Patience is how long the next reads wait at most, until the next request.
+func (s *Socket) Patience(d time.Duration) error { return s.file.SetReadDeadline(time.Now().Add(d)) }
+
 // Listen makes reads wait for good again, after a request on a socket that is for
 // events.
 func (s *Socket) Listen() error { return s.file.SetReadDeadline(time.Time{}) }

@@ -242,10 +242,24 @@ func (t *table) closedRules() []body {
 	return rules
 }
 
+// askable refuses c if it asks a set that is refused and was never made.
+func (c *chain) askable() {
+	if c.refused != nil {
+		return
+	}
+	for _, name := range c.sets {
+		if s := c.t.sets[name]; s != nil && s.refused != nil && !s.there {
+			c.refused = fmt.Errorf("set %s: %w", name, s.refused)
+			return
+		}
+	}
+}
+
 // buildChainRules gets from the actual rules of c to those it should have, and
 // returns how many are new.
 func (tx *transaction) buildChainRules(c *chain) (fresh int) {
 	rules, closed := c.rules, false
+	c.askable()
 	if err := c.bad(); err != nil {
 		c.refused, c.t.troubled = err, true
 		if c.there && !c.closed || c.hopeless() {

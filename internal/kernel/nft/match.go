@@ -33,6 +33,7 @@ type ruler struct {
 	v6 bool
 	// types tells the type of a set that rules may name.
 	types func(set string) (plan.SetType, bool)
+	sets  map[string]struct{} // that the rules ask
 	// ported is set when a rule needs the set of protocols with ports.
 	ported bool
 
@@ -254,6 +255,7 @@ func (r *ruler) matchSet(m *plan.Match) error {
 
 // checkSet says why a rule cannot ask that set.
 func (r *ruler) checkSet(name string, want ...plan.SetType) error {
+	r.sets[name] = struct{}{}
 	typ, ok := r.types(name)
 	if !ok {
 		return fmt.Errorf("set %q: is not in the plan", name)

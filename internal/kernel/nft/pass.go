@@ -179,19 +179,18 @@ func (n *NFT) blame(a answer, reread bool) error {
 			}
 		}
 	}
-	first := true
-	for _, e := range a.errs {
+	// What fails because another is not there is not to blame, unless nothing before
+	// it failed otherwise; then everything is to blame that lacks something. Nor is a
+	// rule to blame after the first: the kernel looks at the whole table with each.
+	lacking := a.errs[0].errno == unix.ENOENT
+	for i, e := range a.errs {
 		o := &n.tx.ops[e.op]
-		// What fails because another is not there is not to blame, nor is a rule
-		// after the first: the kernel looks at the whole table with each.
-		if !first && (e.errno == unix.ENOENT || o.stage >= atRules || o.stage == atTable) {
-			continue
-		}
-		if o.stage == atTable {
+		switch {
+		case o.stage == atTable:
 			return fmt.Errorf("nft: table %s: %w", o.t, e.errno)
+		case i == 0, e.errno == unix.ENOENT && lacking, e.errno != unix.ENOENT && o.stage < atRules:
+			o.refuse(e.errno)
 		}
-		o.refuse(e.errno)
-		first = false
 	}
 	return nil
 }

@@ -3,6 +3,8 @@ package nft
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/weft-net/weft/internal/kernel/netlink"
 	"github.com/weft-net/weft/internal/plan"
@@ -88,11 +90,12 @@ type chain struct {
 	base   *plan.Base
 	want   bool
 	there  bool
-	rules  []body // wanted
-	actual []rule // in the kernel
-	known  bool   // all handles of actual are
-	epoch  int    // of the table, when actual was written
-	scan   []rule // of the dump under way
+	rules  []body   // wanted
+	sets   []string // that they ask
+	actual []rule   // in the kernel
+	known  bool     // all handles of actual are
+	epoch  int      // of the table, when actual was written
+	scan   []rule   // of the dump under way
 	met    bool
 
 	invalid error
@@ -191,8 +194,23 @@ func (t *table) putSet(p plan.Set) {
 	default: // it may be on its way into the kernel, or out of it
 		s.empty()
 	}
-	s.want, s.refused = true, nil
+	s.want = true
+	t.relieve(s)
 	t.touchSet(s)
+}
+
+// relieve has s tried again, and the chains that may have been refused for it.
+func (t *table) relieve(s *set) {
+	if s.refused == nil {
+		return
+	}
+	s.refused = nil
+	for _, c := range t.chains {
+		if c.refused != nil {
+			c.refused = nil
+			t.touchChain(c)
+		}
+	}
 }
 
 // empty unwants all that is in s.
@@ -240,7 +258,7 @@ func (t *table) change(c *plan.SetChange) {
 	if s == nil || !s.want {
 		return
 	}
-	s.refused = nil
+	t.relieve(s)
 	t.touchSet(s)
 	if s.Type.HasElements() {
 		for _, e := range c.DeleteElement {
@@ -318,29 +336,29 @@ func (t *table) putChain(p *plan.Chain) {
 		base := *p.Base
 		c.base = &base
 	}
-	rules, ported, err := t.encode(p.Rules)
+	rules, r, err := t.encode(p.Rules)
 	if p.Name == "" || len(p.Name) > maxName {
 		err = errors.Join(fmt.Errorf("name: want 1 to %d bytes, it has %d", maxName, len(p.Name)), err)
 	}
 	if c.invalid = err; err == nil {
-		c.rules = rules
-		t.needPorted(c, ported)
+		c.rules, c.sets = rules, slices.Sorted(maps.Keys(r.sets))
+		t.needPorted(c, r.ported)
 	}
 	t.touchChain(c)
 }
 
 func sameBase(a, b *plan.Base) bool { return a == b || a != nil && b != nil && *a == *b }
 
-// encode gives the rules of a chain, and whether they ask portedSet. The error is of the first that cannot be.
-func (t *table) encode(rules []plan.Rule) (out []body, ported bool, err error) {
-	r := ruler{v6: t.v6, types: t.typeOf}
+// encode gives the rules of a chain, and the encoder, which knows what sets they ask. The error is of the first that cannot be.
+func (t *table) encode(rules []plan.Rule) (out []body, r *ruler, err error) {
+	r = &ruler{v6: t.v6, types: t.typeOf, sets: map[string]struct{}{}}
 	out = make([]body, 0, len(rules))
 	for i := range rules {
 		if out, err = r.rules(&rules[i], out); err != nil {
-			return nil, false, fmt.Errorf("rule %d: %w", i+1, err)
+			return nil, r, fmt.Errorf("rule %d: %w", i+1, err)
 		}
 	}
-	return out, r.ported, nil
+	return out, r, nil
 }
 
 // needPorted notes whether c asks the set of protocols with ports, which is wanted as

@@ -3,6 +3,7 @@ package nft
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -17,6 +18,8 @@ const (
 	// echoRules is how many new rules the kernel is asked to tell the handles of, so
 	// that its answers fit any receive buffer. Of more, they are read when needed.
 	echoRules = 512
+	// drainTime is how long answers are waited for of which some were lost.
+	drainTime = 20 * time.Millisecond
 	// beginBytes is the length of the messages that begin and end a batch.
 	beginBytes = netlink.HeaderBytes + 4
 )
@@ -239,12 +242,24 @@ func appendBatch(b []byte, typ uint16, seq uint32) []byte {
 }
 
 // receive reads the answers to a batch: errors, the handles of new rules, and the
-// acknowledgement of the last message.
+// acknowledgement of the last message. When they are too many for the receive buffer,
+// the first errors are what is read of them.
 func (n *NFT) receive(begin uint32, from, to int) (a answer, err error) {
 	count := uint32(to - from)
+	overrun := false
 	for {
 		datagram, err := n.writer.Read()
-		if err != nil {
+		switch {
+		case errors.Is(err, netlink.ErrOverrun) && !overrun:
+			// All that was kept is there by now.
+			overrun = true
+			if err := n.writer.Patience(drainTime); err != nil {
+				return a, err
+			}
+			continue
+		case err != nil && overrun && len(a.errs) > 0:
+			return a, nil
+		case err != nil:
 			return a, fmt.Errorf("read answer: %w", err)
 		}
 		for m := range netlink.Messages(datagram) {

@@ -11,20 +11,27 @@ import (
 	"github.com/weft-net/weft/internal/testenv"
 )
 
-// TestLargeWithoutPrivilege: in a user namespace, where the send buffer cannot be forced
-// larger, a large table goes in by parts, and is read back as wanted.
-func TestLargeWithoutPrivilege(t *testing.T) {
+// unprivileged runs the test in a user namespace, where buffers cannot be forced larger,
+// and reports whether the caller is in there.
+func unprivileged(t *testing.T) bool {
 	const inside = "WEFT_NFT_INSIDE"
-	if os.Getenv(inside) == "" {
-		testenv.NeedRoot(t)
-		cmd := exec.Command(os.Args[0], "-test.run=^TestLargeWithoutPrivilege$", "-test.v")
-		cmd.Env = append(os.Environ(), inside+"=1")
-		id := []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
-		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET, UidMappings: id, GidMappings: id}
-		out, err := cmd.CombinedOutput()
-		if err != nil {
-			t.Fatalf("%v\n%s", err, out)
-		}
+	if os.Getenv(inside) != "" {
+		return true
+	}
+	testenv.NeedRoot(t)
+	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$")
+	cmd.Env = append(os.Environ(), inside+"=1")
+	id := []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET, UidMappings: id, GidMappings: id}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+	return false
+}
+
+// TestLargeWithoutPrivilege: a large table goes in by parts, and is read back as wanted.
+func TestLargeWithoutPrivilege(t *testing.T) {
+	if !unprivileged(t) {
 		return
 	}
 	k := newKernel(t)
