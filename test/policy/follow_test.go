@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	lives = 24 // worlds that are edited, one after the other
+	lives = 16 // worlds that are edited, one after the other
 	edits = 5  // of each
 )
 

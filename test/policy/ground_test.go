@@ -17,14 +17,14 @@ import (
 	"github.com/weft-net/weft/test/policy/world"
 )
 
-// ground is a namespace that is the node of package world: packets written into a TUN
-// device come from whoever is behind that interface, and what can be read from one has
-// been sent there. What reaches the node itself is seen by raw sockets.
+// ground is a namespace that is the node of package world: packets written into a wire
+// come from whoever is behind that interface, and what can be read from one has been
+// sent there. What reaches the node itself is seen by raw sockets.
 type ground struct {
 	ns    *testenv.Namespace
-	links map[string]int // descriptors of TUN devices
-	self  []socket       // what the node receives
-	from  [2]int         // descriptors by which the node sends, IPv4 and IPv6
+	links map[string]wire
+	self  []socket // what the node receives
+	from  [2]int   // descriptors by which the node sends, IPv4 and IPv6
 	flush *netlink.Handle
 	// What was sent, by mark less one, and whether it came out where it should.
 	sent   []world.Packet
@@ -39,7 +39,7 @@ type socket struct {
 }
 
 func newGround(t *testing.T) *ground {
-	g := &ground{ns: testenv.Netns(t), links: map[string]int{}}
+	g := &ground{ns: testenv.Netns(t), links: map[string]wire{}}
 	testenv.Forward(t, g.ns)
 	g.ns.MustDo(func() error {
 		for _, name := range []string{"ipv4/conf/all/rp_filter", "ipv4/conf/default/rp_filter", "ipv6/conf/default/accept_dad"} {
@@ -53,39 +53,11 @@ func newGround(t *testing.T) *ground {
 	for i := range world.Locals {
 		names = append(names, world.Link(i))
 	}
-	for _, name := range names {
-		var fd int
-		if err := g.ns.Do(func() (err error) { fd, err = tun(name); return err }); err != nil {
-			testenv.Skip(t, "no TUN devices: %v", err)
-		}
-		t.Cleanup(func() { _ = unix.Close(fd) })
-		g.links[name] = fd
-	}
+	g.wires(t, names)
 	g.ns.MustDo(g.address)
 	g.ns.MustDo(g.open)
 	t.Cleanup(g.close)
 	return g
-}
-
-// tun makes a TUN device that is up.
-func tun(name string) (int, error) {
-	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return 0, err
-	}
-	ifr, err := unix.NewIfreq(name)
-	if err != nil {
-		return 0, err
-	}
-	ifr.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI)
-	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr); err != nil {
-		return 0, fmt.Errorf("tun %s: %w", name, err)
-	}
-	l, err := netlink.LinkByName(name)
-	if err != nil {
-		return 0, err
-	}
-	return fd, netlink.LinkSetUp(l)
 }
 
 // address gives the node its addresses, and routes to workloads and to the rest.
@@ -199,8 +171,7 @@ func (g *ground) send(ps []world.Packet, wanted []bool) ([]bool, error) {
 // inject hands a packet to the kernel; one that the kernel refuses to send is no error.
 func (g *ground) inject(p world.Packet, data []byte) error {
 	if p.In != "" {
-		_, err := unix.Write(g.links[p.In], data)
-		return err
+		return g.links[p.In].write(data)
 	}
 	var err error
 	if p.Dst.Is4() {
@@ -217,9 +188,9 @@ func (g *ground) inject(p world.Packet, data []byte) error {
 // collect notes what has come out so far.
 func (g *ground) collect() {
 	buf := make([]byte, 2048)
-	for link, fd := range g.links {
+	for link, w := range g.links {
 		for {
-			n, err := unix.Read(fd, buf)
+			n, err := unix.Read(w.fd, buf)
 			if err != nil || n <= 0 {
 				break
 			}
