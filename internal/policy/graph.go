@@ -31,7 +31,7 @@ type Graph struct {
 
 	holders  holders
 	members  *index.Index // holders × selectors of rules
-	bySel    map[uint32][]*liveSet
+	bySel    [][]*liveSet // by number of the selector
 	services map[model.Service]map[model.Key]*other
 
 	policies map[model.Key]*pol
@@ -39,7 +39,7 @@ type Graph struct {
 	shared   map[plainRule][]model.Rule
 	subjects subjects
 	selected *index.Index // subjects × selectors of policies
-	chosen   map[uint32][]*pol
+	chosen   [][]*pol     // by number of the selector
 	links    []Link
 	points   Points // at which host endpoints have lists
 
@@ -80,13 +80,11 @@ func NewGraph(node string, process ...model.FelixConfig) *Graph {
 		others:   map[model.Key]*other{},
 		poor:     map[model.Key]struct{}{},
 		holders:  newHolders(),
-		bySel:    map[uint32][]*liveSet{},
 		services: map[model.Service]map[model.Key]*other{},
 		policies: map[model.Key]*pol{},
 		profiles: map[string]*prof{},
 		shared:   map[plainRule][]model.Rule{},
 		subjects: newSubjects(),
-		chosen:   map[uint32][]*pol{},
 		flawed:   map[*pol]struct{}{},
 		dirty: dirty{
 			subjects: map[*subject]struct{}{}, bodies: map[*body]struct{}{}, tiers: map[string]struct{}{},
@@ -152,13 +150,13 @@ func (g *Graph) SetLinks(links []Link) plan.FilterDelta {
 func (g *Graph) put(k model.Key, v model.Value) (ok bool) {
 	switch v := v.(type) {
 	case model.Endpoint:
-		g.putHolder(k, holderOf(v.Addrs, nil, v.Ports), v.Labels, v.Profiles)
+		fresh := g.putHolder(k, holderOf(v.Addrs, nil, v.Ports), v.Labels, v.Profiles)
 		if v.Node == g.node && v.Link != "" {
 			g.putSubject(k, &subject{
 				key: k, link: v.Link, labels: v.Labels, parents: v.Profiles,
 				addrs: v.Addrs, sources: v.SourcePrefixes,
 			})
-		} else {
+		} else if !fresh {
 			g.dropSubject(k)
 		}
 	case model.HostEndpoint:
@@ -346,4 +344,12 @@ func (g *Graph) known(k model.Key) model.Value {
 		return o.v
 	}
 	return nil
+}
+
+// at is room for element i of a list.
+func at[T any](list *[]T, i uint32) *T {
+	if n := int(i) + 1 - len(*list); n > 0 {
+		*list = append(*list, make([]T, n)...)
+	}
+	return &(*list)[i]
 }

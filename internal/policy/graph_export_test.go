@@ -8,10 +8,10 @@ func (g *Graph) Leftovers() string {
 	counts := map[string]int{
 		"others": len(g.others), "poor": len(g.poor), "live holders": len(g.holders.list) - len(g.holders.free),
 		"namespaces": len(g.holders.namespaces.byName), "ports": len(g.holders.ports.byText),
-		"selectors of rules": g.members.Selectors(), "sets by selector": len(g.bySel), "services": len(g.services),
+		"selectors of rules": g.members.Selectors(), "services": len(g.services),
 		"policies": len(g.policies), "profiles": len(g.profiles), "subjects": len(g.subjects.byKey),
 		"links": len(g.subjects.byLink), "profiles of subjects": len(g.subjects.byProfile),
-		"selectors of policies": g.selected.Selectors(), "policies by selector": len(g.chosen), "flawed": len(g.flawed),
+		"selectors of policies": g.selected.Selectors(), "flawed": len(g.flawed),
 		"dirty subjects": len(g.dirty.subjects), "dirty bodies": len(g.dirty.bodies), "dirty tiers": len(g.dirty.tiers),
 	}
 	for _, h := range g.halves {
@@ -20,6 +20,12 @@ func (g *Graph) Leftovers() string {
 		counts["tiers"] += len(h.tiers) + len(h.touchedTiers)
 		counts["elements"] += len(h.elems.now) + len(h.elems.was)
 		counts["nodes"] += len(h.nodes.counts)
+	}
+	for _, of := range g.bySel {
+		counts["sets by selector"] += len(of)
+	}
+	for _, of := range g.chosen {
+		counts["policies by selector"] += len(of)
 	}
 	for what, n := range counts {
 		if n == 0 {

@@ -148,8 +148,10 @@ func (hs *holders) all() iter.Seq[model.Key] {
 
 // number is the number of k's holder, a new one if there is none.
 func (hs *holders) number(k model.Key) uint32 {
-	n, ok := hs.lookup(k)
+	kind, key := hs.of(k.Kind), holderKey{hs.namespaces.add(k.Namespace), k.Name}
+	n, ok := kind[key]
 	if ok {
+		hs.namespaces.drop(key.namespace)
 		return n
 	}
 	if last := len(hs.free) - 1; last >= 0 {
@@ -158,7 +160,7 @@ func (hs *holders) number(k model.Key) uint32 {
 		n = uint32(len(hs.list))
 		hs.list = append(hs.list, holder{})
 	}
-	hs.of(k.Kind)[holderKey{hs.namespaces.add(k.Namespace), k.Name}] = n
+	kind[key] = n
 	return n
 }
 
@@ -193,11 +195,12 @@ func holderOf(addrs []netip.Addr, nets []netip.Prefix, ports []model.NamedPort) 
 	return e
 }
 
-// putHolder takes in an endpoint or network set as what rules may find.
-func (g *Graph) putHolder(k model.Key, e entry, labels map[string]string, parents []string) {
+// putHolder takes in an endpoint or network set as what rules may find; fresh: it was
+// not known.
+func (g *Graph) putHolder(k model.Key, e entry, labels map[string]string, parents []string) (fresh bool) {
 	n := g.holders.number(k)
 	h := &g.holders.list[n]
-	h.round = g.round
+	h.round, fresh = g.round, !h.live
 	same := h.live && h.n4 == e.n4 && slices.Equal(h.nets, e.nets) && slices.Equal(g.holders.ports.lists[h.ports], e.ports)
 	if !same {
 		if h.live {
@@ -207,6 +210,7 @@ func (g *Graph) putHolder(k model.Key, e entry, labels map[string]string, parent
 		*h = holder{nets: e.nets, n4: e.n4, ports: g.holders.ports.add(e.ports), round: g.round, live: true}
 	}
 	g.members.Put(n, labels, parents)
+	return fresh
 }
 
 func (g *Graph) dropHolder(k model.Key) {

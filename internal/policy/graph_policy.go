@@ -67,20 +67,19 @@ func (g *Graph) dropPolicy(k model.Key) {
 // choose lets a policy select subjects.
 func (g *Graph) choose(p *pol) {
 	p.sel = g.selected.Add(p.p.Selector)
-	if others := g.chosen[p.sel]; len(others) > 0 { // else the index told of every match
+	of := at(&g.chosen, p.sel)
+	if len(*of) > 0 { // else the index told of every match
 		g.touchSelected(p.sel)
 	}
-	g.chosen[p.sel] = append(g.chosen[p.sel], p)
+	*of = append(*of, p)
 }
 
 func (g *Graph) unchoose(p *pol) {
 	g.touchSelected(p.sel)
-	of := g.chosen[p.sel]
-	at := slices.Index(of, p)
-	if of = slices.Delete(of, at, at+1); len(of) == 0 {
-		delete(g.chosen, p.sel)
-	} else {
-		g.chosen[p.sel] = of
+	of := &g.chosen[p.sel]
+	i := slices.Index(*of, p)
+	if *of = slices.Delete(*of, i, i+1); len(*of) == 0 {
+		*of = nil
 	}
 	g.selected.Remove(p.sel)
 }

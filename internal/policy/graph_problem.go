@@ -54,8 +54,10 @@ func (g *Graph) Problems() []model.Problem {
 
 // tierMissing reports whether a tier is neither there nor one that is always there.
 func (g *Graph) tierMissing(name string) bool {
-	_, ok := g.others[model.Tier{Name: name}.Key()]
-	return !ok && name != "default" && name != "kube-admin" && name != "kube-baseline"
+	if name == "default" || name == "kube-admin" || name == "kube-baseline" {
+		return false
+	}
+	return g.others[model.Tier{Name: name}.Key()] == nil
 }
 
 // look remembers whether a policy may have problems.

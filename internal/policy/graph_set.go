@@ -45,7 +45,8 @@ func (g *Graph) fill(s *liveSet, n Need) {
 	switch s.ref.Kind {
 	case SetSelected, SetNamedPort:
 		s.sel = g.members.Add(n.Of)
-		g.bySel[s.sel] = append(g.bySel[s.sel], s)
+		of := at(&g.bySel, s.sel)
+		*of = append(*of, s)
 		for item := range g.members.Items(s.sel) {
 			g.change(s, item, true)
 		}
@@ -75,17 +76,19 @@ func (g *Graph) releaseSet(h *half, s *liveSet, b *body) {
 	if s.ref.Kind != SetSelected && s.ref.Kind != SetNamedPort {
 		return
 	}
-	of := g.bySel[s.sel]
-	if of = slices.Delete(of, slices.Index(of, s), slices.Index(of, s)+1); len(of) == 0 {
-		delete(g.bySel, s.sel)
-	} else {
-		g.bySel[s.sel] = of
+	of := &g.bySel[s.sel]
+	i := slices.Index(*of, s)
+	if *of = slices.Delete(*of, i, i+1); len(*of) == 0 {
+		*of = nil
 	}
 	g.members.Remove(s.sel)
 }
 
 // memberEvent is what the index of members says.
 func (g *Graph) memberEvent(item, sel uint32, matches bool) {
+	if int(sel) >= len(g.bySel) {
+		return // it is being added
+	}
 	for _, s := range g.bySel[sel] {
 		g.change(s, item, matches)
 	}

@@ -81,7 +81,7 @@ func (x *Index) compile(e selector.Expr, not bool) node {
 	case selector.In:
 		n := node{op: opIn, not: not != e.Not, label: use(x.label(e.Label))}
 		for _, v := range e.Values {
-			n.set = append(n.set, use(x.pair(e.Label, v)))
+			n.set = append(n.set, use(x.valueOf(n.label, v)))
 		}
 		slices.Sort(n.set)
 		return n
@@ -91,7 +91,7 @@ func (x *Index) compile(e selector.Expr, not bool) node {
 		case selector.Equal, selector.NotEqual:
 			n.op, n.text = opEqual, ""
 			n.not = not != (e.Op == selector.NotEqual)
-			n.value = use(x.pair(e.Label, e.Value))
+			n.value = use(x.valueOf(n.label, e.Value))
 		case selector.Contains:
 			n.op = opContains
 		case selector.StartsWith:

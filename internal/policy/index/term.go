@@ -64,8 +64,10 @@ func (x *Index) label(name string) uint32 {
 	return id
 }
 
-func (x *Index) pair(name, value string) uint32 {
-	label := x.label(name)
+func (x *Index) pair(name, value string) uint32 { return x.valueOf(x.label(name), value) }
+
+// valueOf is the term of a label's value.
+func (x *Index) valueOf(label uint32, value string) uint32 {
 	if id, ok := x.pairOf[pair{label, value}]; ok {
 		return id
 	}
