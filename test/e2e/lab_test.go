@@ -93,7 +93,7 @@ func TestUpAndDown(t *testing.T) {
 	if out, want := c.must("lab", "env"), "export DATASTORE_TYPE=etcdv3\nexport ETCD_ENDPOINTS="+s.Endpoint+"\n"; out != want {
 		t.Errorf("lab env prints %q, want %q", out, want)
 	}
-	if out := c.must("lab", "check"); !strings.Contains(out, "13 of 13 expectations hold") {
+	if out := c.must("lab", "check"); !strings.Contains(out, "17 of 17 expectations hold") {
 		t.Errorf("lab check:\n%s", out)
 	}
 	if out, code := c.weft("lab", "exec", "node-a", "--", "sh", "-c", "exit 9"); code != 9 || out != "" {
@@ -184,7 +184,7 @@ func TestOrdinaryUser(t *testing.T) {
 	cmd.Dir, cmd.Env = "/", []string{"PATH=" + os.Getenv("PATH"), "WEFT_LAB_DIR=" + dir + "/labs"}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 	out, err := cmd.CombinedOutput()
-	if err != nil || !strings.Contains(string(out), "13 of 13 expectations hold") {
+	if err != nil || !strings.Contains(string(out), "17 of 17 expectations hold") {
 		t.Errorf("as an ordinary user: %v\n%s", err, out)
 	}
 }
