@@ -16,6 +16,7 @@ func (n *NFT) build(tables ...*table) {
 	tx := &n.tx
 	tx.reset()
 	tx.version = n.version
+	tables = slices.DeleteFunc(slices.Clone(tables), func(t *table) bool { return t.refused != nil })
 	for _, t := range tables {
 		n.buildTable(t)
 	}

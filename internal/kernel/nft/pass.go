@@ -186,8 +186,9 @@ func (n *NFT) blame(a answer, reread bool) error {
 	for i, e := range a.errs {
 		o := &n.tx.ops[e.op]
 		switch {
-		case o.stage == atTable:
-			return fmt.Errorf("nft: table %s: %w", o.t, e.errno)
+		case o.stage == atTable: // and all that is in it fails as well; the other one goes in
+			o.t.refused, o.t.troubled = fmt.Errorf("make: %w", e.errno), true
+			return nil
 		case i == 0, e.errno == unix.ENOENT && lacking, e.errno != unix.ENOENT && o.stage < atRules:
 			o.refuse(e.errno)
 		}
@@ -223,6 +224,7 @@ func (n *NFT) tryAgain() {
 		if !t.troubled {
 			continue
 		}
+		t.refused = nil
 		for _, s := range t.sets {
 			if s.refused != nil {
 				s.refused = nil

@@ -31,7 +31,7 @@ type State struct {
 // is in force; a chain that has none drops.
 type Problem struct {
 	Table  string // "ip weft", "ip6 weft"
-	Object string // "set NAME", "chain NAME"
+	Object string // "set NAME", "chain NAME", "table"
 	Text   string // why
 }
 
@@ -79,6 +79,7 @@ func (n *NFT) problems() []Problem {
 				out = append(out, Problem{t.String(), object, err.Error()})
 			}
 		}
+		add("table", t.refused)
 		for name, s := range t.sets {
 			add("set "+name, s.refused)
 			for _, err := range s.bad {

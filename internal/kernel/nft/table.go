@@ -31,13 +31,14 @@ type table struct {
 	dirtySets   map[*set]struct{}
 	dirtyChains map[*chain]struct{}
 
-	there   bool // in the kernel
-	replace bool // stands there in a way that only starting anew corrects
-	covered bool // coverName is in force
-	stale   bool // somebody else changed it: read it
-	parity  mark // seen, or 0
-	epoch   int  // counts what others did
-	ported  int  // chains that ask portedSet
+	there   bool  // in the kernel
+	replace bool  // stands there in a way that only starting anew corrects
+	covered bool  // coverName is in force
+	stale   bool  // somebody else changed it: read it
+	parity  mark  // seen, or 0
+	epoch   int   // counts what others did
+	ported  int   // chains that ask portedSet
+	refused error // the kernel has no such tables
 	// troubled is set when something is refused, until nothing is.
 	troubled bool
 }
