@@ -42,11 +42,12 @@ type Graph struct {
 	known map[model.Key]model.Value
 	stale map[model.Key]struct{}
 
-	claims  map[netip.Addr][]model.Key // who has an address, sorted: the first wins
-	links   map[string][]model.Key     // endpoints by host side link
-	blocks  map[netip.Prefix]struct{}  // own, of more than one address
-	fixed   map[netip.Prefix]plan.Hops
-	learned learned
+	claims    map[netip.Addr][]model.Key // who has an address, sorted: the first wins
+	contested int                        // addresses that several have: almost always none
+	links     map[string][]model.Key     // endpoints by host side link
+	blocks    map[netip.Prefix]struct{}  // own, of more than one address
+	fixed     map[netip.Prefix]plan.Hops
+	learned   learned
 
 	settings Settings
 	dirty    dirty
@@ -213,7 +214,9 @@ func (g *Graph) index(k model.Key, v model.Value) {
 		g.links[v.Link] = append(g.links[v.Link], k)
 		for _, a := range v.Addrs {
 			if at, found := slices.BinarySearchFunc(g.claims[a], k, compareKeys); !found {
-				g.claims[a] = slices.Insert(g.claims[a], at, k)
+				if g.claims[a] = slices.Insert(g.claims[a], at, k); len(g.claims[a]) == 2 {
+					g.contested++
+				}
 			}
 		}
 	case model.Block:
@@ -229,7 +232,10 @@ func (g *Graph) unindex(k model.Key, v model.Value) {
 	case model.Endpoint:
 		removeKey(g.links, v.Link, k)
 		for _, a := range v.Addrs {
-			removeKey(g.claims, a, k)
+			had := len(g.claims[a])
+			if removeKey(g.claims, a, k); had == 2 && len(g.claims[a]) == 1 {
+				g.contested--
+			}
 		}
 	case model.Block:
 		delete(g.blocks, v.CIDR)

@@ -13,6 +13,9 @@ import (
 // first by namespace and name has the address; each other one is a problem, by
 // its key and address. They take over in turn when the first goes.
 func (g *Graph) Problems() []model.Problem {
+	if g.contested == 0 {
+		return nil // asked for after every batch
+	}
 	type loss struct {
 		key model.Key
 		a   netip.Addr
