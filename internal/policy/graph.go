@@ -45,7 +45,8 @@ type Graph struct {
 
 	flawed   map[*pol]struct{} // policies that may have problems
 	problems []model.Problem
-	synced   bool // no snapshot is in progress
+	synced   bool // there was a snapshot
+	loading  bool // one is in progress
 	stale    bool // something was known before it
 
 	settings Settings
@@ -100,14 +101,14 @@ func NewGraph(node string, process ...model.FelixConfig) *Graph {
 // Settings is what holds for this node now.
 func (g *Graph) Settings() Settings { return g.settings }
 
-// Step takes in a batch and returns how the plan changes. During a snapshot what
-// was known stays until the batch with Synced, so a snapshot that equals what is
-// known changes nothing. Chains and sets in the result are sorted by name, members
+// Step takes in a batch and returns how the plan changes. During a snapshot nothing
+// does, until the batch with Synced: half of the policies would allow what the whole
+// denies, and a snapshot that equals what is known changes nothing. Chains and sets in the result are sorted by name, members
 // are in no order. The chains are shared with the Graph, and not to be changed.
 func (g *Graph) Step(b model.Batch) plan.FilterDelta {
 	if b.Reset {
 		g.round++
-		g.synced = false
+		g.loading = true
 		g.stale = g.stale || len(g.holders.list)+len(g.policies)+len(g.profiles)+len(g.others) > 0
 	}
 	for _, in := range b.Invalids {
@@ -129,7 +130,7 @@ func (g *Graph) Step(b model.Batch) plan.FilterDelta {
 		if g.stale {
 			g.sweep()
 		}
-		g.synced, g.stale = true, false
+		g.synced, g.loading, g.stale = true, false, false
 	}
 	return g.flush()
 }

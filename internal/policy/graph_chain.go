@@ -138,8 +138,12 @@ func (g *Graph) need() {
 		}
 	}
 	for b, sets := range old {
+		keep := make(map[*liveSet]struct{}, len(b.sets))
+		for _, s := range b.sets {
+			keep[s] = struct{}{}
+		}
 		for _, s := range sets {
-			if !slices.Contains(b.sets, s) {
+			if _, ok := keep[s]; !ok {
 				g.releaseSet(b.half, s, b)
 			}
 		}

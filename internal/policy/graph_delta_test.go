@@ -176,10 +176,19 @@ func TestSnapshot(t *testing.T) {
 	if d := g.Step(model.Batch{Reset: true}); !d.Empty() {
 		t.Errorf("the begin of a snapshot changes\n%s", briefDelta(d))
 	}
-	if d := g.Step(model.Batch{Puts: world[:3], Invalids: []model.Invalid{{Key: world[3].Key()}}}); !d.Empty() {
-		t.Errorf("its middle changes\n%s", briefDelta(d))
+	other := webPolicy(t, `role == "client"`, 81)
+	for _, b := range []model.Batch{
+		{Puts: []model.Value{world[0], other, world[2]}},
+		{Invalids: []model.Invalid{{Key: world[3].Key()}}},
+	} {
+		if d := g.Step(b); !d.Empty() {
+			t.Errorf("its middle changes\n%s", briefDelta(d))
+		}
 	}
-	if got, want := briefDelta(g.Step(model.Batch{Synced: true})), "v4 - sa 192.0.2.1/32"; got != want {
+	if d := g.SetLinks([]policy.Link{{Name: "eth0"}}); !d.Empty() {
+		t.Errorf("interfaces in its middle change\n%s", briefDelta(d))
+	}
+	if got, want := briefDelta(g.Step(model.Batch{Synced: true})), "v4 - sa 192.0.2.1/32\nv4 put chain policy-i"; got != want {
 		t.Errorf("its end changes\n%s, want\n%s", got, want)
 	}
 }

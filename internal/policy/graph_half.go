@@ -223,6 +223,9 @@ func missing[K comparable](a, b map[K]struct{}) []K {
 
 // flush says what became of everything that is dirty, and cleans it.
 func (g *Graph) flush() plan.FilterDelta {
+	if g.loading {
+		return plan.FilterDelta{}
+	}
 	if g.dirty.settings {
 		g.resettle()
 	}

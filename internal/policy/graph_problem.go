@@ -14,7 +14,7 @@ import (
 // that ask for what is not built. During a snapshot they are those of before. The slice
 // is good until the next Step, and not to be changed.
 func (g *Graph) Problems() []model.Problem {
-	if !g.dirty.problems || !g.synced {
+	if !g.dirty.problems || !g.synced || g.loading {
 		return g.problems
 	}
 	g.dirty.problems = false
