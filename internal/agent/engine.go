@@ -130,8 +130,10 @@ func (e *engine) learn(b bgp.LearnedBatch) {
 	e.release()
 }
 
-// lookAtLinks tells policy which interfaces the node has.
+// lookAtLinks tells policy which interfaces the node has, and notes what the kernel
+// has refused since.
 func (e *engine) lookAtLinks() {
+	e.notes.problems("kernel", e.filter.refused())
 	if err := e.filter.relink(); err != nil {
 		e.log.Warn("the node's interfaces can't be read; host endpoints stay as they are", "err", err)
 	}

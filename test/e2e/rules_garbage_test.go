@@ -128,6 +128,17 @@ func TestGarbagePolicies(t *testing.T) {
 	for name, text := range garbage {
 		v.put(t, name, text)
 	}
+	for kind, name := range map[string]string{
+		"globalnetworkpolicies": "GlobalNetworkPolicy/odd", "globalnetworksets": "GlobalNetworkSet/odd", "hostendpoints": "HostEndpoint/odd",
+		"networksets/default": "NetworkSet/default/odd", "profiles": "Profile/odd", "stagedglobalnetworkpolicies": "StagedGlobalNetworkPolicy/odd",
+		"stagedkubernetesnetworkpolicies/default": "StagedKubernetesNetworkPolicy/default/odd", "tiers": "Tier/odd",
+		"stagednetworkpolicies/default": "StagedNetworkPolicy/default/odd", "workloadendpoints/default": "WorkloadEndpoint/default/odd",
+	} {
+		if _, err := v.etcd.Put(t.Context(), "/calico/resources/v3/projectcalico.org/"+kind+"/odd", `{"spec": [{"selector": 1}, `); err != nil {
+			t.Fatal(err)
+		}
+		v.noted(t, name)
+	}
 	v.put(t, "had", rawPolicy("had", `{"selector": "app == 'had'", "ingress": [{"action": "Allow", "source": {"nets": ["nowhere"]}}]}`))
 	v.put(t, "never", rawPolicy("never", `{"selector": "app == 'never'", "ingress": [{"action": "Allow"}, {"action": "Allow", "source": {"selector": "has("}}]}`))
 	for name := range garbage {
@@ -187,7 +198,10 @@ func TestHugePolicies(t *testing.T) {
 		}
 	}
 	write(setPath, fmt.Sprintf(set, strings.Join(nets, ",")))
-	v.noted(t, "NetworkPolicy/default/big", "100")
+	v.noted(t, "NetworkPolicy/default/big", "150 members", "100")
+	if log := v.c.agentLog("node-a"); !strings.Contains(log, "object=NetworkPolicy/default/big") {
+		t.Error("the log does not name NetworkPolicy/default/big")
+	}
 	v.steady(t)
 
 	// Ten thousand rules, and a selector of 100 KB.
@@ -214,8 +228,21 @@ func TestHugePolicies(t *testing.T) {
 	})
 	v.client.becomes("tcp 192.168.1.4 80", "silence")
 	v.steady(t)
+	if s, err := v.c.agentStatus("node-a"); err == nil {
+		for _, n := range s.Notes {
+			if len(n) > 1000 {
+				t.Errorf("a note of %d bytes: %.200s …", len(n), n)
+			}
+			t.Log(n)
+		}
+	}
 
-	// Changes go on, beside all that.
+	// So does an agent that starts with all that there, and changes go on beside it.
+	v.c.stop("node-a", true)
+	v.c.start("node-a")
+	v.noted(t, "NetworkPolicy/default/big", "100")
+	v.noted(t, "NetworkPolicy/default/rules")
+	v.steady(t)
 	v.put(t, "steady", rawPolicy("steady", `{"selector": "app == 'steady'", "ingress": [{"action": "Allow", "protocol": "TCP", "destination": {"ports": [81]}}], "types": ["Ingress"]}`))
 	v.client.becomes("tcp 192.168.1.2 81", "answer")
 	v.client.becomes("tcp fd00:168::1:2 80", "silence")
