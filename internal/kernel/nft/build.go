@@ -10,8 +10,14 @@ import (
 	"github.com/weft-net/weft/internal/plan"
 )
 
-// build makes the transaction that gets the kernel from what is there to what is
-// wanted, as far as that is not refused.
+// build makes what gets the kernel from what is there to what is wanted, as far as that
+// is not refused: what is new and nobody asks yet, then the change, then what goes.
+//
+// These are transactions of their own. A packet on its way keeps to the rules that it
+// began with, but looks into sets as they are when it asks, and a new set of intervals
+// is empty until the kernel is through with the transaction that made it (Linux 6.18;
+// measured: some 100 µs). In one transaction with rules that ask it, an allowed packet
+// would be lost in between, or a denied one pass.
 func (n *NFT) build(tables ...*table) {
 	tx := &n.tx
 	tx.reset()
@@ -25,11 +31,21 @@ func (n *NFT) build(tables ...*table) {
 			n.buildPuts(t)
 		}
 	}
-	echo := tx.buildRules(tables)
+	fresh := tx.buildRules(tables, func(c *chain) bool { return c.base == nil && !c.there })
+	tx.mark()
+	for _, w := range tx.sets {
+		tx.elements(w, w.now)
+	}
+	fresh += tx.buildRules(tables, func(c *chain) bool { return c.base == nil })
+	fresh += tx.buildRules(tables, func(c *chain) bool { return c.base != nil })
+	tx.mark()
+	for _, w := range tx.sets {
+		tx.elements(w, w.last)
+	}
 	for _, t := range tables {
 		tx.buildGone(t)
 	}
-	if echo {
+	if fresh <= echoRules {
 		tx.askHandles()
 	}
 }
@@ -56,7 +72,7 @@ func (n *NFT) buildTable(t *table) {
 	}
 }
 
-// buildPuts makes sets, chains and elements.
+// buildPuts makes sets, chains, and the elements that nobody asks for yet.
 func (n *NFT) buildPuts(t *table) {
 	var works []*setWork
 	for _, s := range sorted(t.dirtySets, func(s *set) string { return s.Name }) {
@@ -86,7 +102,8 @@ func (n *NFT) buildPuts(t *table) {
 		}
 	}
 	for _, w := range works {
-		n.tx.buildElements(w)
+		w.buildElements()
+		n.tx.elements(w, w.first)
 	}
 	n.tx.sets = append(n.tx.sets, works...)
 }
@@ -143,8 +160,8 @@ func (c *chain) hopeless() bool {
 	return c.bad() != nil && !c.there && (c.base != nil || c.name == "" || len(c.name) > maxName)
 }
 
-// buildElements changes what is in a set: what goes makes room first.
-func (tx *transaction) buildElements(w *setWork) {
+// buildElements finds what is to change in a set, and when.
+func (w *setWork) buildElements() {
 	s := w.s
 	w.changedMembers, s.changedMembers = s.changedMembers, nil
 	w.changedStrays, s.strays = s.strays, nil
@@ -177,64 +194,87 @@ func (tx *transaction) buildElements(w *setWork) {
 			w.putElement = append(w.putElement, elementWork{k, e.want})
 		}
 	}
-	tx.elements(w)
+	w.schedule()
 }
 
-// elements encodes the changes of a set.
-func (tx *transaction) elements(w *setWork) {
+// schedule tells what of the changes is first, now and last. All elements of a new set
+// are first; and ways from a class to a chain are there before a link has the class,
+// and until none has.
+func (w *setWork) schedule() {
+	all := elements{w.changedStrays, w.delete, w.deleteElement, w.put, w.putElement}
+	switch {
+	case w.made:
+		w.first = all
+	case w.s.Type != plan.MapChains:
+		w.now = all
+	default:
+		w.now.strays = w.changedStrays
+		for _, p := range w.putElement {
+			if slices.Contains(w.deleteElement, p.k) {
+				w.now.deleteElement, w.now.putElement = append(w.now.deleteElement, p.k), append(w.now.putElement, p)
+			} else {
+				w.first.putElement = append(w.first.putElement, p)
+			}
+		}
+		for _, k := range w.deleteElement {
+			if !slices.Contains(w.now.deleteElement, k) {
+				w.last.deleteElement = append(w.last.deleteElement, k)
+			}
+		}
+	}
+}
+
+// elements encodes changes of a set: what goes makes room first.
+func (tx *transaction) elements(w *setWork, e elements) {
 	s, v6 := w.s, w.s.t.v6
 	var x scratch
-	if len(w.delete)+len(w.deleteElement)+len(w.changedStrays) > 0 {
+	if len(e.delete)+len(e.deleteElement)+len(e.strays) > 0 {
 		const typ = unix.NFT_MSG_DELSETELEM
 		tx.openElements(s, typ, 0)
-		for _, b := range w.changedStrays {
+		for _, b := range e.strays {
 			tx.nextElement(s, typ, 0)
-			e := elem{key: b.key[:s.layout.keyLen]}
+			one := elem{key: b.key[:s.layout.keyLen]}
 			if b.end {
-				e.flags = unix.NFT_SET_ELEM_INTERVAL_END
+				one.flags = unix.NFT_SET_ELEM_INTERVAL_END
 			}
-			tx.elem(&e)
+			tx.elem(&one)
 		}
-		for _, m := range w.delete {
+		for _, m := range e.delete {
 			tx.nextElement(s, typ, 0)
 			tx.appendMember(&x, m, s.Type, v6)
 		}
-		for i := range w.deleteElement {
+		for i := range e.deleteElement {
 			tx.nextElement(s, typ, 0)
-			tx.appendElement(&x, &w.deleteElement[i], "", s.Type, v6)
+			tx.appendElement(&x, &e.deleteElement[i], "", s.Type, v6)
 		}
 		tx.closeElements()
 	}
-	if len(w.put)+len(w.putElement) > 0 {
+	if len(e.put)+len(e.putElement) > 0 {
 		const typ = unix.NFT_MSG_NEWSETELEM
 		tx.openElements(s, typ, unix.NLM_F_CREATE)
-		for _, m := range w.put {
+		for _, m := range e.put {
 			tx.nextElement(s, typ, unix.NLM_F_CREATE)
 			tx.appendMember(&x, m, s.Type, v6)
 		}
-		for i := range w.putElement {
+		for i := range e.putElement {
 			tx.nextElement(s, typ, unix.NLM_F_CREATE)
-			tx.appendElement(&x, &w.putElement[i].k, w.putElement[i].value, s.Type, v6)
+			tx.appendElement(&x, &e.putElement[i].k, e.putElement[i].value, s.Type, v6)
 		}
 		tx.closeElements()
 	}
 }
 
-// buildRules writes the rules of chains: those that are jumped to first, since a
-// transaction may have to be cut. It reports whether the handles can be asked for.
-func (tx *transaction) buildRules(tables []*table) (echo bool) {
-	count := 0
-	for _, base := range []bool{false, true} {
-		for _, t := range tables {
-			for c := range t.dirtyChains {
-				if c.want && (c.base != nil) == base {
-					delete(t.dirtyChains, c)
-					count += tx.buildChainRules(c)
-				}
+// buildRules writes the rules of some chains, and returns how many are new.
+func (tx *transaction) buildRules(tables []*table, which func(*chain) bool) (fresh int) {
+	for _, t := range tables {
+		for c := range t.dirtyChains {
+			if c.want && which(c) {
+				delete(t.dirtyChains, c)
+				fresh += tx.buildChainRules(c)
 			}
 		}
 	}
-	return count <= echoRules
+	return fresh
 }
 
 // closedRules are those of a chain that was never right.

@@ -2,16 +2,18 @@
 // owner of the nftables tables `ip weft` and `ip6 weft`, and writes no other.
 //
 //	plan.FilterDelta ─► Apply ─► want ──┐
-//	nf_tables events ─► stale ──────────┼─► pass ─► one transaction ─► kernel
+//	nf_tables events ─► stale ──────────┼─► pass ─► transaction ─► kernel
 //	a dump every 90 s ─► have ──────────┘
 //
-// All that was applied since the last pass goes into one nfnetlink batch, over both
-// tables, so that the kernel changes from one good state to the next at once. Rules of
+// All that was applied since the last pass changes in one nfnetlink batch, over both
+// tables, so that the kernel goes from one good state to the next at once. New sets and
+// chains are made in a batch before it, and old ones go in a batch after it: packets on
+// their way may ask either (see build). Rules of
 // a chain are compared with those that stand, and only what differs is deleted and
 // inserted, by handle, which keeps the counters of the others.
 //
-// The order in a batch satisfies the kernel: sets, chains, elements, rules, and then
-// what goes: rules, sets, chains.
+// The order satisfies the kernel: sets, chains, elements, rules, and then what goes:
+// rules, sets, chains.
 //
 // What the kernel refuses is narrowed down to the object to blame: it keeps its last
 // good version, everything else goes in, and it is tried again later. A chain that

@@ -79,6 +79,9 @@ func (n *NFT) work() error {
 		}
 		n.stats.Refused++
 		n.unsettle()
+		if a.partly {
+			n.staleAll()
+		}
 		if err := n.blame(a, read < 2*len(n.tables)); err != nil {
 			return err
 		}

@@ -48,10 +48,13 @@ type op struct {
 	rule  *rule // that it makes; its handle is told
 }
 
-// transaction is a batch of messages, and what is true when the kernel took it.
+// transaction is messages, and what is true when the kernel took them. They are sent in
+// one batch, but for the marks and for what no send buffer takes at once.
 type transaction struct {
 	encoder
 	ops     []op
+	marks   [2]int // messages before which a batch of their own ends
+	marked  int    // how many marks there are
 	version uint64
 	tables  []tableWork
 	sets    []*setWork
@@ -75,6 +78,17 @@ type setWork struct {
 	deleteElement  []elemKey
 	changedStrays  []bound
 	changedMembers []plan.Member // all, for another try
+
+	first, now, last elements // all of the changes, by when they are made
+}
+
+// elements are changes of what is in a set.
+type elements struct {
+	strays        []bound
+	delete        []plan.Member
+	deleteElement []elemKey
+	put           []plan.Member
+	putElement    []elementWork
 }
 
 type elementWork struct {
@@ -119,6 +133,12 @@ func (tx *transaction) message(o op, typ, flags uint16, nameAttr uint16) {
 	tx.ops = append(tx.ops, o)
 }
 
+// mark ends a batch, if there are messages before and after.
+func (tx *transaction) mark() {
+	tx.marks[tx.marked] = len(tx.ops)
+	tx.marked++
+}
+
 func (tx *transaction) end() { netlink.EndMessage(tx.b, tx.ops[len(tx.ops)-1].start) }
 
 // openElements begins a message with elements of s.
@@ -143,8 +163,9 @@ func (tx *transaction) nextElement(s *set, typ, flags uint16) {
 
 // answer is what the kernel said to a transaction.
 type answer struct {
-	whole unix.Errno // of the batch itself
-	errs  []refusal  // in order of the messages
+	partly bool       // messages before those that were refused are in the kernel
+	whole  unix.Errno // of the batch itself
+	errs   []refusal  // in order of the messages
 }
 
 // refusal is a message that the kernel refused.
@@ -168,8 +189,15 @@ func (n *NFT) exchange() (answer, error) {
 	}
 	for from := 0; from < len(tx.ops); {
 		to := tx.cut(from, n.buffer-2*beginBytes)
+		for _, m := range tx.marks {
+			if from < m && m < to {
+				to = m
+				break
+			}
+		}
 		a, err := n.send(from, to)
 		if err != nil || !a.ok() {
+			a.partly = from > 0
 			return a, err
 		}
 		from = to
