@@ -118,8 +118,13 @@ func setField(f reflect.Value, text string) error {
 		f.Set(reflect.New(f.Type().Elem()))
 		f = f.Elem()
 	}
-	if d, ok := f.Addr().Interface().(*metav1.Duration); ok {
-		return setDuration(d, text)
+	switch v := f.Addr().Interface().(type) {
+	case *metav1.Duration:
+		return setDuration(v, text)
+	case *[]v3.ProtoPort:
+		if !strings.HasPrefix(text, "[") || !json.Valid([]byte(text)) {
+			return setPorts(v, text)
+		}
 	}
 	switch f.Kind() {
 	case reflect.Bool:
@@ -147,6 +152,37 @@ func setField(f reflect.Value, text string) error {
 		if err := json.Unmarshal([]byte(text), f.Addr().Interface()); err != nil {
 			return fmt.Errorf("must be JSON as in FelixConfiguration: %w", err)
 		}
+	}
+	return nil
+}
+
+// setPorts reads a list with commas of PORT, PROTOCOL:PORT, and with a net before or
+// behind the port, in brackets or not; "none" is an empty list.
+func setPorts(list *[]v3.ProtoPort, text string) error {
+	*list = []v3.ProtoPort{}
+	if strings.EqualFold(text, "none") {
+		return nil
+	}
+	for item := range strings.SplitSeq(text, ",") {
+		p := v3.ProtoPort{Protocol: "tcp"}
+		rest := strings.TrimSpace(item)
+		if protocol, more, ok := strings.Cut(rest, ":"); ok && strings.Trim(strings.ToLower(protocol), "abcdefghijklmnopqrstuvwxyz") == "" {
+			p.Protocol, rest = strings.ToLower(protocol), more
+		}
+		port, net := rest, ""
+		if i := strings.LastIndexByte(rest, ':'); i >= 0 {
+			net, port = rest[:i], rest[i+1:]
+		}
+		n, err := strconv.ParseUint(port, 10, 16)
+		if err != nil { // the other way round
+			port, net, _ = strings.Cut(rest, ":")
+			n, err = strconv.ParseUint(port, 10, 16)
+		}
+		if err != nil {
+			return fmt.Errorf("%q: must be a list of PROTOCOL:PORT or PROTOCOL:NET:PORT with commas, or none", item)
+		}
+		p.Port, p.Net = uint16(n), strings.Trim(net, "[]")
+		*list = append(*list, p)
 	}
 	return nil
 }

@@ -46,11 +46,33 @@ func TestFelixFromEnv(t *testing.T) {
 			t.Errorf("%s: ignored %v, want both", name, ignored)
 		}
 	}
-	for _, bad := range []string{"FELIX_DEVICEROUTEPROTOCOL=many", "FELIX_REMOVEEXTERNALROUTES=perhaps", "FELIX_ROUTEREFRESHINTERVAL=soon", "FELIX_FAILSAFEINBOUNDHOSTPORTS=22"} {
+	for _, bad := range []string{"FELIX_DEVICEROUTEPROTOCOL=many", "FELIX_REMOVEEXTERNALROUTES=perhaps", "FELIX_ROUTEREFRESHINTERVAL=soon", "FELIX_FAILSAFEINBOUNDHOSTPORTS=ssh", "FELIX_FAILSAFEOUTBOUNDHOSTPORTS=tcp:22,"} {
 		_, _, err := FelixFromEnv([]string{bad})
 		name, value, _ := strings.Cut(bad, "=")
 		if err == nil || !strings.Contains(err.Error(), name) || !strings.Contains(err.Error(), value) {
 			t.Errorf("%s: got %v, want an error that names both", bad, err)
+		}
+	}
+}
+
+// TestPortsFromEnv reads failsafe ports as Calico's manifests have them, and as JSON.
+func TestPortsFromEnv(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"none":                 "[]",
+		"22":                   "[{6 22 invalid Prefix}]",
+		"tcp:22, UDP:68":       "[{6 22 invalid Prefix} {17 68 invalid Prefix}]",
+		"tcp:10.0.0.0/8:22":    "[{6 22 10.0.0.0/8}]",
+		"tcp:22:10.0.0.0/8":    "[{6 22 10.0.0.0/8}]",
+		"sctp:[fd00::/8]:22":   "[{132 22 fd00::/8}]",
+		"udp:22:[fd00::/8],23": "[{17 22 fd00::/8} {6 23 invalid Prefix}]",
+		"[]":                   "[]",
+		`[ {"port": 22} ]`:     "[{6 22 invalid Prefix}]",
+		`[{"protocol":"udp","port":7,"net":"10.0.0.0/8"}]`: "[{17 7 10.0.0.0/8}]",
+	} {
+		c, _, err := FelixFromEnv([]string{"FELIX_FAILSAFEINBOUNDHOSTPORTS=" + text})
+		if got := fmt.Sprint(c.Filter.FailsafeIn); err != nil || got != want || c.Filter.FailsafeIn == nil {
+			t.Errorf("%s: got %s, %v; want %s", text, got, err, want)
 		}
 	}
 }

@@ -339,7 +339,7 @@ func (f *filter) refused() []model.Problem {
 		if p.Table == "ip6 weft" {
 			t = &f.want.V6
 		}
-		text := fmt.Sprintf("%s of %s can't be written: %s: its last good version is in force; without one it matches nothing, or denies", p.Object, p.Table, p.Text)
+		text := fmt.Sprintf("%s of %s can't be written: %s: the last good version is in force; rules that never had one deny", p.Object, p.Table, p.Text)
 		for _, key := range f.concerned(t, p.Object) {
 			if one := (model.Problem{Key: key, Text: text}); !seen[one] {
 				seen[one] = true

@@ -246,8 +246,17 @@ func TestHugePolicies(t *testing.T) {
 	v.put(t, "steady", rawPolicy("steady", `{"selector": "app == 'steady'", "ingress": [{"action": "Allow", "protocol": "TCP", "destination": {"ports": [81]}}], "types": ["Ingress"]}`))
 	v.client.becomes("tcp 192.168.1.2 81", "answer")
 	v.client.becomes("tcp fd00:168::1:2 80", "silence")
+	// A rule that denies a set that never was small enough lets nobody in by that.
+	write(strings.TrimSuffix(setPath, "big")+"new", strings.ReplaceAll(fmt.Sprintf(set, strings.Join(nets, ",")), `"big"`, `"new"`))
+	v.put(t, "shut", rawPolicy("shut", `{"selector": "app == 'free'", "types": ["Ingress"], "ingress": [
+		{"action": "Deny", "source": {"namespaceSelector": "global()", "selector": "set == 'new'"}}, {"action": "Allow"}]}`))
+	v.noted(t, "NetworkPolicy/default/shut", "150 members")
+	v.client.becomes("tcp 192.168.1.6 81", "silence")
+	v.client.must("tcp 192.168.1.2 81", "answer")
 	// And what was too large is right again when it is not.
 	write(setPath, fmt.Sprintf(set, strings.Join(nets[:50], ",")))
+	write(strings.TrimSuffix(setPath, "big")+"new", strings.ReplaceAll(fmt.Sprintf(set, strings.Join(nets[:50], ",")), `"big"`, `"new"`))
+	v.client.becomes("tcp 192.168.1.6 81", "answer")
 	v.client.becomes("tcp 192.168.1.5 80", "silence") // the client is in it no more
 	eventually(t, 10*time.Second, "no note", func() error {
 		if bad := notesAbout(v.c, "node-a", "NetworkPolicy/default/big"); bad != "" {
