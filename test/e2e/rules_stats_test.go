@@ -155,7 +155,11 @@ func TestStatsAndLogs(t *testing.T) {
 		t.Errorf("the first tier does not come first:\n%s", table)
 	}
 
-	// One rule changes, and one before all others comes: the rest count on.
+	if out, code := c.sh("node-a").try("WEFT_STATUS_SOCKET=/none " + filepath.Join(bin, "weft") + " policy stats"); code != 1 || strings.Contains(out, "\n") || !strings.Contains(out, "/none") {
+		t.Errorf("without an agent: exit code %d: %s", code, out)
+	}
+
+	// One rule changes: the others count on.
 	st := c.store()
 	put(t, st, `{"apiVersion": "projectcalico.org/v3", "kind": "NetworkPolicy", "metadata": {"name": "web", "namespace": "default"}, "spec": {"selector": "app == \"web\"", "types": ["Ingress"],
 		"ingress": [{"action": "Allow", "protocol": "UDP", "destination": {"ports": [53]}}, {"action": "Allow", "protocol": "TCP", "destination": {"ports": [80, 81]}}]}}`)
