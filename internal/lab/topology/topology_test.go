@@ -43,7 +43,7 @@ func TestDocumented(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(topo.Expect) != 4 || len(topo.Routers) != 1 || len(topo.Secrets) != 1 {
+	if len(topo.Expect) != 6 || len(topo.Routers) != 1 || len(topo.Secrets) != 1 {
 		t.Errorf("it lacks expectations, routers or secrets: %+v", topo)
 	}
 }
