@@ -195,3 +195,36 @@ func BenchmarkResync(b *testing.B) {
 		b.Errorf("%d transactions, want 1", s.Transactions)
 	}
 }
+
+// BenchmarkRestart is the time from Synced until the next agent knows that all is as
+// wanted.
+func BenchmarkRestart(b *testing.B) {
+	k := newKernel(b)
+	n, stop := k.start(nft.Options{})
+	d := plan.FilterDelta{V4: world()}
+	n.Apply(d)
+	n.Synced()
+	k.wait(n)
+	stop()
+	for _, early := range []bool{false, true} {
+		b.Run(fmt.Sprintf("early=%t", early), func(b *testing.B) {
+			for b.Loop() {
+				b.StopTimer()
+				n, stop := k.start(nft.Options{})
+				for early && n.State().Stats.Reads < 2 {
+					time.Sleep(time.Millisecond)
+				}
+				n.Apply(d)
+				b.StartTimer()
+				n.Synced()
+				k.wait(n)
+				b.StopTimer()
+				if s := n.State().Stats; s.Transactions != 0 {
+					b.Errorf("%d transactions, want none", s.Transactions)
+				}
+				stop()
+				b.StartTimer()
+			}
+		})
+	}
+}

@@ -316,6 +316,9 @@ func (tx *transaction) buildChainRules(c *chain) (fresh int) {
 		}
 	}
 	if fresh == 0 && len(rules) == len(c.actual) && c.there {
+		for i := range rules {
+			c.actual[i].body = rules[i] // one copy of both
+		}
 		return 0
 	}
 	// What is kept is where new rules are put before; handles of it are known.
@@ -332,6 +335,7 @@ func (tx *transaction) buildChainRules(c *chain) (fresh int) {
 		if k := keep[i]; k >= 0 {
 			kept[k] = true
 			w.next = append(w.next, c.actual[k])
+			w.next[i].body = b // one copy of both
 			continue
 		}
 		w.next = append(w.next, rule{body: b})

@@ -24,7 +24,7 @@
 // otherwise than we write, its form of our own rule is learned.
 //
 // The tables persist when the agent ends (they have no owner flag), and the next agent
-// compares before it writes; nothing is touched before Synced.
+// compares before it writes. Before Synced it reads rules, and touches nothing.
 //
 // Sources: nf_tables(7) does not exist; linux/netfilter/nf_tables.h, net/netfilter/nf_tables_api.c,
 // and the netlink debug output of nft(8).

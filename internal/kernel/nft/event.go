@@ -55,7 +55,7 @@ func (n *NFT) heard(datagram []byte) (ours bool) {
 		}
 		for _, t := range n.tables {
 			if t.family == m.Body[0] && namesOurs(m.Body[4:]) {
-				t.stale, ours, n.hit = true, true, true
+				t.stale, t.early, ours, n.hit = true, false, true, true
 				t.epoch++
 				n.stats.Events++
 			}

@@ -156,7 +156,7 @@ func (n *NFT) Synced() {
 	n.synced = true
 	n.mu.Unlock()
 	if first {
-		n.loop.Kick() // nothing has been read, so this pass reads all
+		n.loop.Kick() // what has not been read is read by this pass
 	}
 }
 

@@ -19,15 +19,17 @@ const maxAttempts = 64
 func (n *NFT) pass(_ context.Context, cause reconcile.Cause) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if cause == reconcile.Resync {
+		for _, t := range n.tables {
+			t.stale, t.early = true, false
+		}
+	}
 	if !n.synced {
-		return nil
+		return n.readEarly()
 	}
 	n.fault = nil
 	if cause != reconcile.Kick {
 		n.tryAgain()
-	}
-	for _, t := range n.tables {
-		t.stale = t.stale || cause == reconcile.Resync
 	}
 	err := n.work()
 	n.tx.release()

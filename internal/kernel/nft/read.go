@@ -64,9 +64,58 @@ func isOurs(v []byte) bool { return string(cString(v)) == tableName }
 
 // readTable compares a table with what is wanted of it.
 func (n *NFT) readTable(t *table) error {
-	t.stale = false
+	early := t.early
+	t.stale, t.early = false, false
 	t.parity ^= seen
 	n.stats.Reads++
+	if err := n.findTable(t); err != nil || !t.there {
+		return err
+	}
+	if !early {
+		if err := n.readChains(t); err != nil {
+			return fmt.Errorf("read chains of %s: %w", t, err)
+		}
+	}
+	if err := n.readSets(t); err != nil {
+		return fmt.Errorf("read sets of %s: %w", t, err)
+	}
+	if !early {
+		if err := n.readRules(t); err != nil {
+			return fmt.Errorf("read rules of %s: %w", t, err)
+		}
+	}
+	if err := n.readForeign(t); err != nil {
+		return fmt.Errorf("read objects of %s: %w", t, err)
+	}
+	return nil
+}
+
+// readEarly reads chains and rules, the most of what there is to read, while others
+// are still finding out what is wanted. Sets wait for that: what is wanted of them says
+// how they are read.
+func (n *NFT) readEarly() error {
+	for _, t := range n.tables {
+		if t.early {
+			continue
+		}
+		t.early = true // an event takes it back
+		err := n.findTable(t)
+		if err == nil && t.there {
+			if err = n.readChains(t); err == nil {
+				err = n.readRules(t)
+			}
+		}
+		n.stats.Reads++
+		if err != nil {
+			t.early = false
+			return fmt.Errorf("nft: read %s before its time: %w", t, err)
+		}
+	}
+	return nil
+}
+
+// findTable finds out whether t is there, and whether as it should be.
+func (n *NFT) findTable(t *table) error {
 	found := false
 	err := n.dump(t, unix.NFT_MSG_GETTABLE, nil, func() { found = false }, func(b []byte) {
 		ours, flags := false, uint32(0)
@@ -92,18 +141,6 @@ func (n *NFT) readTable(t *table) error {
 		return nil
 	}
 	t.there = true
-	if err := n.readChains(t); err != nil {
-		return fmt.Errorf("read chains of %s: %w", t, err)
-	}
-	if err := n.readSets(t); err != nil {
-		return fmt.Errorf("read sets of %s: %w", t, err)
-	}
-	if err := n.readRules(t); err != nil {
-		return fmt.Errorf("read rules of %s: %w", t, err)
-	}
-	if err := n.readForeign(t); err != nil {
-		return fmt.Errorf("read objects of %s: %w", t, err)
-	}
 	return nil
 }
 
@@ -199,8 +236,8 @@ func (t *table) chainMet(b []byte) {
 		t.chains[c.name] = c
 		t.touchChain(c)
 	}
-	c.there, c.met = true, true
-	if c.want && (!sameBase(c.base, base) || base != nil && (policy != 1 || string(typ) != "filter")) {
+	c.there, c.met, c.odd = true, true, base != nil && (policy != 1 || string(typ) != "filter")
+	if c.want && (c.odd || !sameBase(c.base, base)) {
 		t.replace = true
 	}
 }

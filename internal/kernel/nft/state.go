@@ -12,7 +12,7 @@ type Stats struct {
 	Transactions uint64 // sent
 	Refused      uint64 // of them, by the kernel
 	Messages     uint64 // in them
-	Reads        uint64 // of a whole table
+	Reads        uint64 // of a table: all of it, or its rules before Synced
 	Events       uint64 // of objects of ours that others changed
 	Overruns     uint64 // times that events were lost
 }

@@ -35,6 +35,7 @@ type table struct {
 	replace bool  // stands there in a way that only starting anew corrects
 	covered bool  // coverName is in force
 	stale   bool  // somebody else changed it: read it
+	early   bool  // its rules were read before Synced, and nobody changed them since
 	parity  mark  // seen, or 0
 	epoch   int   // counts what others did
 	ported  int   // chains that ask portedSet
@@ -98,6 +99,7 @@ type chain struct {
 	epoch  int      // of the table, when actual was written
 	scan   []rule   // of the dump under way
 	met    bool
+	odd    bool // in the kernel it is none of the base chains that we make
 
 	invalid error
 	refused error
@@ -329,7 +331,7 @@ func (t *table) putChain(p *plan.Chain) {
 		c = &chain{name: p.Name, t: t}
 		t.chains[p.Name] = c
 	}
-	if c.there && !sameBase(c.base, p.Base) {
+	if c.there && (c.odd || !sameBase(c.base, p.Base)) {
 		t.replace = true
 	}
 	c.want, c.closed, c.refused, c.base = true, false, nil, nil
