@@ -51,11 +51,11 @@ const (
 	// time costs little. Both together are well below the second in which we heal.
 	gather, spacing = 20 * time.Millisecond, 200 * time.Millisecond
 	// legacyEvery is the time between looks at the tables of iptables-legacy: whether
-	// they have as many rules, of the same length, as before. legacyFull is the time
-	// after which all is read anyhow, as a policy may have changed; or more, so that
-	// the reading of a long table takes no more than a two hundredth of the time.
-	legacyEvery, legacyFull = time.Second, 5 * time.Second
-	legacyShare             = 200
+	// they have as many rules, of the same length, as before. Even so all is read, as a
+	// policy may have changed, but a long table more seldom: reading takes no more than
+	// a two hundredth of the time.
+	legacyEvery = 500 * time.Millisecond
+	legacyShare = 200
 	// everything is the time between looks at all chains, for what no event told.
 	everything = 90 * time.Second
 	// leastDelay and mostDelay bound the time after which a failed look at all chains

@@ -106,13 +106,16 @@ func (f *Forward) legacyChain(ctx context.Context, l layout, c Chain, opts Optio
 		if err == nil && !plan.edit.empty() {
 			err = replaceLegacy(fd, plan.old, plan.next)
 		}
+		if err == nil {
+			info, err = readInfo(fd, l) // who takes ours out makes it as it was before
+		}
 		if err != nil {
 			return err
 		}
 	}
 	f.edited(c, plan.edit, plan.had)
 	took := time.Since(began)
-	f.legacy[c] = look{info, began.Add(max(legacyFull, legacyShare*took))} // after an edit it has another length
+	f.legacy[c] = look{info, began.Add(legacyShare * took)}
 	return nil
 }
 
