@@ -46,7 +46,7 @@ func helper(args []string) error {
 	if len(args) == 1 && args[0] == "runtime" {
 		return containers(os.Stdin, os.Stdout)
 	}
-	return fmt.Errorf("%q: no such helper", args)
+	return policyHelper(args)
 }
 
 // trainEvery is the time between two echo requests of a train.

@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"encoding/json"
 	"fmt"
+	"net"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -202,11 +203,11 @@ func TestAddresses(t *testing.T) {
 	}
 }
 
-// TestStartsNoProgram traces the agent for a whole life, with BGP, an ADD, a DEL and
-// a repair in it: it starts no other program.
+// TestStartsNoProgram traces the agent for a whole life, with BGP, an ADD, a DEL,
+// policy and repairs in it: it starts no other program.
 func TestStartsNoProgram(t *testing.T) {
 	t.Parallel()
-	strace := testenv.Need(t, "strace")
+	strace := testenv.Need(t, "strace", "nft", "iptables-nft")
 	if out, err := exec.Command(strace, "-f", "-e", "trace=execve", "true").CombinedOutput(); err != nil {
 		testenv.Skip(t, "strace does not work here: %v: %s", err, out)
 	}
@@ -222,6 +223,14 @@ func TestStartsNoProgram(t *testing.T) {
 	}
 	c.sh("node-a").run("ip route flush proto bird")
 	c.awaitRoute(5e9, "node-a", `192\.168\..*/26 via 10\.1\.0\.12 dev eth0 proto bird`)
+	st := c.store()
+	putPolicy(t, func(text string) { t.Helper(); put(t, st, text) }, "NetworkPolicy", "traced", `{"ingress": [{"action": "Log"}, {"action": "Allow", "protocol": "ICMP"}]}`)
+	c.serve("a1", "81")
+	denied := func() error { return c.talker("b1").denied(talkUDP, net.JoinHostPort(c.addr("a1"), "81")) }
+	eventually(t, 5e9, "policy in force", denied)
+	c.sh("node-a").run("nft delete table ip weft; iptables-nft -w -P FORWARD DROP")
+	eventually(t, 5e9, "policy in force again", denied)
+	c.reach("pod/default/b1", c.addr("a1"))
 	h.must("DEL", containerNames("traced", 3)...)
 	s, err := c.agentStatus("node-a")
 	if err != nil {
