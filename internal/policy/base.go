@@ -229,12 +229,12 @@ func (b *base) forward() {
 	}
 	from.Rules = append(from.Rules, b.fromWorkload()...)
 	b.chain(from)
-	b.chain(plan.Chain{Name: "to-workload", Rules: []plan.Rule{dispatch(ToWorkload, true), drop("interface is not known")}})
+	b.chain(plan.Chain{Name: "to-workload", Rules: append(b.invalid(), dispatch(ToWorkload, true), drop("interface is not known"))})
 }
 
 // fromWorkload is the egress policy of a workload, and what no policy can allow.
 func (b *base) fromWorkload() []plan.Rule {
-	var rules []plan.Rule
+	rules := b.invalid()
 	encapsulated := func(why string, match ...plan.Match) {
 		r := drop(why, match...)
 		r.Verdict = b.denial()

@@ -73,6 +73,31 @@ func Inlined(p *model.Policy, d Direction) bool {
 	return !p.Staged && slices.ContainsFunc(Rules(p, d), func(r model.Rule) bool { return r.Action == model.Pass })
 }
 
+// Chained reports whether l has a chain of its own in lists of that direction: one
+// that a Pass rule of one of its policies can return from. What would be in the
+// chains of other tiers stands in the list chains.
+func (l TierList) Chained(d Direction) bool {
+	return slices.ContainsFunc(l.Policies, func(p *model.Policy) bool { return Inlined(p, d) })
+}
+
+// denies reports whether nothing gets past l at that stage, unless by a Pass rule.
+func (l TierList) denies(s Stage) bool {
+	return s.HasDefault() && l.Enforced() && l.Tier.Default == model.Deny
+}
+
+// InlinedProfile reports whether p stands in the list chains themselves, since it says
+// nothing, or one thing of every packet, as nearly all profiles do: there is one for each
+// namespace, and one for each service account.
+func InlinedProfile(p *model.Profile, d Direction) bool {
+	rules := profileRules(p, d)
+	return len(rules) == 0 || len(rules) == 1 && decides(&rules[0])
+}
+
+// decides reports whether r ends every packet's way.
+func decides(r *model.Rule) bool {
+	return plain(r) && (r.Action == model.Allow || r.Action == model.Deny)
+}
+
 // PolicyChain is the chain of a policy that is not inlined.
 func (e Emitter) PolicyChain(p *model.Policy, d Direction) plan.Chain {
 	return plan.Chain{Name: PolicyChainName(p.Origin, d), Rules: e.policyRules(p, d)}
@@ -177,27 +202,32 @@ func (e Emitter) denied(key model.Key, d Direction) []plan.Rule {
 
 // ProfileChain is the chain of a profile. Pass in a profile goes on with the next one.
 func (e Emitter) ProfileChain(p *model.Profile, d Direction) plan.Chain {
-	rules := p.Ingress
-	if d == Egress {
-		rules = p.Egress
-	}
-	return plan.Chain{Name: ProfileChainName(p.Name, d), Rules: e.rules(rules, Owner(p.Key()), d, e.enforced())}
+	return plan.Chain{Name: ProfileChainName(p.Name, d), Rules: e.profileRules(p, d)}
 }
 
-// TierChain jumps to, or holds, the policies of a tier.
+func (e Emitter) profileRules(p *model.Profile, d Direction) []plan.Rule {
+	return e.rules(profileRules(p, d), Owner(p.Key()), d, e.enforced())
+}
+
+// TierChain is the chain of a tier that is Chained.
 func (e Emitter) TierChain(t TierList, s Stage, d Direction) plan.Chain {
-	c := plan.Chain{Name: TierChainName(t, s, d)}
+	return plan.Chain{Name: TierChainName(t, s, d), Rules: e.tierRules(t, s, d)}
+}
+
+// tierRules jump to, or are, the policies of a tier, and its end.
+func (e Emitter) tierRules(t TierList, s Stage, d Direction) []plan.Rule {
+	var out []plan.Rule
 	for _, p := range t.Policies {
 		if Inlined(p, d) {
-			c.Rules = append(c.Rules, e.policyRules(p, d)...)
+			out = append(out, e.policyRules(p, d)...)
 			continue
 		}
-		c.Rules = append(c.Rules, jump(PolicyChainName(p.Origin, d), p.Origin.String()))
+		out = append(out, jump(PolicyChainName(p.Origin, d), p.Origin.String()))
 	}
-	if s.HasDefault() && t.Enforced() && t.Tier.Default == model.Deny {
-		c.Rules = append(c.Rules, e.denied(t.Tier.Key(), d)...)
+	if t.denies(s) {
+		out = append(out, e.denied(t.Tier.Key(), d)...)
 	}
-	return c
+	return out
 }
 
 // maxComment is how long comments are, in bytes.
@@ -210,30 +240,52 @@ func jump(to, comment string) plan.Rule {
 	return plan.Rule{Verdict: plan.Jump, Target: to, Comment: comment}
 }
 
-// ListChain jumps to the tiers and profiles of a list.
+// ListChain is the tiers and profiles of a list, up to the first that no packet gets
+// past: what would stand behind it would only be checked by the kernel, for nothing.
 //
 // In the stage Normal what nothing allows is denied. The other stages only deny what
 // their policies do: forwarded packets that no policy with applyOnForward is about pass
 // through a host endpoint, and profiles are not asked.
 func (e Emitter) ListChain(l List) plan.Chain {
 	c := plan.Chain{Name: l.Name()}
-	if l.Stage != Untracked && !e.Settings.KeepInvalid {
-		// Dropped, never rejected: an answer to a packet that only looks invalid, such
-		// as one out of the window, would end a good connection.
-		c.Rules = append(c.Rules, drop("of no connection", state(plan.StateInvalid)))
+	if l.Host && l.Stage != Untracked {
+		c.Rules = append(c.Rules, e.invalid()...) // of workloads the base asks this
 	}
 	if l.Host && l.Stage != Forwarded {
 		c.Rules = append(c.Rules, jump(failsafeChain(l.Direction, l.Stage), ""))
 	}
 	for _, t := range l.Tiers {
-		c.Rules = append(c.Rules, jump(TierChainName(t, l.Stage, l.Direction), t.Tier.Key().String()))
+		if t.Chained(l.Direction) {
+			c.Rules = append(c.Rules, jump(TierChainName(t, l.Stage, l.Direction), t.Tier.Key().String()))
+			continue
+		}
+		c.Rules = append(c.Rules, e.tierRules(t, l.Stage, l.Direction)...)
+		if t.denies(l.Stage) {
+			return c
+		}
 	}
 	if l.Stage != Normal {
 		return c
 	}
 	for _, p := range l.Profiles {
-		c.Rules = append(c.Rules, jump(ProfileChainName(p.Name, l.Direction), p.Key().String()))
+		if !InlinedProfile(p, l.Direction) {
+			c.Rules = append(c.Rules, jump(ProfileChainName(p.Name, l.Direction), p.Key().String()))
+			continue
+		}
+		rules := e.profileRules(p, l.Direction)
+		if c.Rules = append(c.Rules, rules...); len(rules) > 0 {
+			return c
+		}
 	}
 	c.Rules = append(c.Rules, e.denied(model.Key{}, l.Direction)...)
 	return c
+}
+
+// invalid drops what belongs to no connection: never rejected, since an answer to a
+// packet that only looks invalid, such as one out of the window, would end a good one.
+func (e Emitter) invalid() []plan.Rule {
+	if e.Settings.KeepInvalid {
+		return nil
+	}
+	return []plan.Rule{drop("of no connection", state(plan.StateInvalid))}
 }

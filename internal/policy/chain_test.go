@@ -101,16 +101,32 @@ func TestEnds(t *testing.T) {
 			}
 		})
 	}
-	profile := &model.Profile{Name: "p"}
+	says := func(name string, rules ...string) *model.Profile {
+		return &model.Profile{Name: name, Ingress: policyOf(t, name, rules...).Ingress}
+	}
+	none, open, shut, asks, passes := says("none"), says("open", "Allow"), says("shut", "Deny"), says("asks", "Allow tcp"), says("passes", "Pass")
+	profiles := func(ps ...*model.Profile) List { return List{Profiles: ps} }
+	under := func(tiers ...TierList) List { return List{Tiers: tiers, Profiles: []*model.Profile{open}} }
+	of := func(t model.Tier, ps ...*model.Policy) TierList { return TierList{t, ps} }
+	toTier := func(l TierList) string { return "jump " + TierChainName(l, Normal, Ingress) }
+	const end, accept = "; counter drop", "; counter accept"
 	for name, tt := range map[string]struct {
 		list List
 		want string
 	}{
-		"workload":  {List{Profiles: []*model.Profile{profile}}, "ct state invalid counter drop; jump " + ProfileChainName("p", Ingress) + "; counter drop"},
-		"host":      {List{Host: true, Direction: Egress}, "ct state invalid counter drop; jump failsafe-out; counter drop"},
-		"forwarded": {List{Host: true, Stage: Forwarded, Profiles: []*model.Profile{profile}}, "ct state invalid counter drop"},
-		"before":    {List{Host: true, Stage: PreDNAT}, "ct state invalid counter drop; jump failsafe-in"},
-		"untracked": {List{Host: true, Stage: Untracked}, "jump failsafe-in-untracked"},
+		"no profile":                {profiles(), "counter drop"},
+		"a profile":                 {profiles(asks), "jump " + ProfileChainName("asks", Ingress) + end},
+		"a profile that passes":     {profiles(passes), "jump " + ProfileChainName("passes", Ingress) + end},
+		"a profile that allows":     {profiles(none, open, asks), "counter accept"},
+		"a profile that denies":     {profiles(asks, shut, open), "jump " + ProfileChainName("asks", Ingress) + end},
+		"nothing behind a denial":   {under(of(deny, web), of(deny, inline)), to(web) + end},
+		"behind a tier that passes": {under(of(pass, web), of(deny, staged), of(deny, web)), to(web) + "; " + to(staged) + "; " + to(web) + end},
+		"behind staged ones":        {under(of(deny, staged)), to(staged) + accept},
+		"behind a Pass rule":        {under(of(deny, inline)), toTier(of(deny, inline)) + accept},
+		"host":                      {List{Host: true, Direction: Egress}, "ct state invalid counter drop; jump failsafe-out; counter drop"},
+		"forwarded":                 {List{Host: true, Stage: Forwarded, Profiles: []*model.Profile{open}}, "ct state invalid counter drop"},
+		"before":                    {List{Host: true, Stage: PreDNAT}, "ct state invalid counter drop; jump failsafe-in"},
+		"untracked":                 {List{Host: true, Stage: Untracked}, "jump failsafe-in-untracked"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -152,11 +152,15 @@ func (c *compiler) chains(l List) {
 				put(c.PolicyChain(p, l.Direction))
 			}
 		}
-		put(c.TierChain(t, l.Stage, l.Direction))
+		if t.Chained(l.Direction) {
+			put(c.TierChain(t, l.Stage, l.Direction))
+		}
 	}
 	for _, p := range l.Profiles {
 		c.sets(profileRules(p, l.Direction))
-		put(c.ProfileChain(p, l.Direction))
+		if !InlinedProfile(p, l.Direction) {
+			put(c.ProfileChain(p, l.Direction))
+		}
 	}
 	put(c.ListChain(l))
 }

@@ -16,21 +16,23 @@ type body struct {
 	prof    *prof // of which it is
 	users   int
 	sets    []*liveSet
-	inlined bool
+	inlined bool // it has no chain
 	emitted
 }
 
-// liveTier is a tier chain, liveList a list chain, in one family.
+// liveTier is a tier in lists, with a chain if it is Chained, in one family.
 type liveTier struct {
-	name  string
-	stage Stage
-	dir   Direction
-	list  TierList
-	pols  []*body
-	users int
+	name    string
+	stage   Stage
+	dir     Direction
+	list    TierList
+	chained bool
+	pols    []*body
+	users   int
 	emitted
 }
 
+// liveList is a list chain, in one family.
 type liveList struct {
 	at          Point
 	name, class string
@@ -180,7 +182,8 @@ func (g *Graph) settle(h *half) {
 	}
 }
 
-// emitChains emits whatever may look otherwise than before.
+// emitChains emits whatever may look otherwise than before: bodies, then the tiers and
+// lists in which they are, or in which something came to be or is no more.
 func (g *Graph) emitChains(h *half) {
 	if g.dirty.chains {
 		for _, l := range h.lists {
@@ -193,36 +196,76 @@ func (g *Graph) emitChains(h *half) {
 			g.touchBodies(p.bodies)
 		}
 	}
+	inlined := g.emitBodies(h)
+	tiers := g.emitTiers(h, inlined)
+	if len(inlined)+len(tiers) > 0 {
+		for _, l := range h.lists {
+			if slices.ContainsFunc(l.profs, func(b *body) bool { return inlined[b] }) ||
+				slices.ContainsFunc(l.tiers, func(t *liveTier) bool { return tiers[t] }) {
+				h.touchedLists[l] = struct{}{}
+			}
+		}
+	}
+	for l := range h.touchedLists {
+		for i, t := range l.tiers {
+			l.list.Tiers[i].Tier = t.list.Tier
+		}
+		h.emit(&l.emitted, h.emitter.ListChain(l.list))
+	}
+	clear(h.touchedLists)
+	clear(h.touchedTiers)
+}
+
+// emitBodies emits the chains of bodies that are dirty. It returns those that stand, or
+// stood, in the chains of others.
+func (g *Graph) emitBodies(h *half) map[*body]bool {
 	inlined := map[*body]bool{}
 	for b := range g.dirty.bodies {
 		if b.half != h {
 			continue
 		}
-		if b.prof != nil {
-			h.emit(&b.emitted, h.emitter.ProfileChain(&b.prof.p, b.dir))
-			continue
-		}
 		was := b.inlined
-		if b.inlined = Inlined(&b.pol.p, b.dir); b.inlined {
-			h.forget(&b.emitted)
+		if b.pol != nil {
+			b.inlined = Inlined(&b.pol.p, b.dir)
 		} else {
+			b.inlined = InlinedProfile(&b.prof.p, b.dir)
+		}
+		switch {
+		case b.inlined:
+			h.forget(&b.emitted)
+		case b.pol != nil:
 			h.emit(&b.emitted, h.emitter.PolicyChain(&b.pol.p, b.dir))
+		default:
+			h.emit(&b.emitted, h.emitter.ProfileChain(&b.prof.p, b.dir))
 		}
 		if was || b.inlined {
 			inlined[b] = true
 		}
 	}
+	return inlined
+}
+
+// emitTiers emits the chains of tiers that may look otherwise. It returns those that
+// stand, or stood, in the lists' chains.
+func (g *Graph) emitTiers(h *half, inlined map[*body]bool) map[*liveTier]bool {
+	inLists := map[*liveTier]bool{}
 	for _, t := range h.tiers {
-		_, dirty := h.touchedTiers[t]
+		_, fresh := h.touchedTiers[t] // as its lists then are
 		_, renewed := g.dirty.tiers[t.list.Tier.Name]
-		if dirty || renewed || g.dirty.chains || len(inlined) > 0 && slices.ContainsFunc(t.pols, func(b *body) bool { return inlined[b] }) {
-			t.list.Tier = g.tier(t.list.Tier.Name)
+		changed := len(inlined) > 0 && slices.ContainsFunc(t.pols, func(b *body) bool { return inlined[b] })
+		if !fresh && !renewed && !changed && !g.dirty.chains {
+			continue
+		}
+		t.list.Tier = g.tier(t.list.Tier.Name)
+		was := t.chained
+		if t.chained = t.list.Chained(t.dir); t.chained {
 			h.emit(&t.emitted, h.emitter.TierChain(t.list, t.stage, t.dir))
+		} else {
+			h.forget(&t.emitted)
+		}
+		if (renewed || changed) && !(was && t.chained) {
+			inLists[t] = true
 		}
 	}
-	for l := range h.touchedLists {
-		h.emit(&l.emitted, h.emitter.ListChain(l.list))
-	}
-	clear(h.touchedLists)
-	clear(h.touchedTiers)
+	return inLists
 }

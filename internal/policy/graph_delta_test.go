@@ -116,6 +116,11 @@ func TestDeltasAreMinimal(t *testing.T) {
 	unused.Origin.Name, unused.Selector = "unused", parsed(t, `app == "nobody"`)
 	later := webPolicy(t, `role == "client"`, 80)
 	later.Order = 20
+	passing := webPolicy(t, `role == "client"`, 80)
+	passing.Ingress[0].Action = model.Pass
+	deny, ask := []model.Rule{{Action: model.Deny}}, []model.Rule{{Action: model.Allow, Protocol: 6}}
+	denying := model.Profile{Name: "kns.ns", Labels: map[string]string{"pcns.a": "b"}, Ingress: deny, Egress: deny}
+	asking := model.Profile{Name: "kns.ns", Labels: denying.Labels, Ingress: ask, Egress: ask}
 	for name, tt := range map[string]struct {
 		batch model.Batch
 		want  string
@@ -128,6 +133,11 @@ func TestDeltasAreMinimal(t *testing.T) {
 		"the same snapshot again":     {model.Batch{Reset: true, Puts: smallWorld(t), Synced: true}, ""},
 		"an invalid policy":           {model.Batch{Invalids: []model.Invalid{{Key: unused.Origin}, {Key: later.Origin, Strict: unused}}}, ""},
 		"a rule":                      {put(webPolicy(t, `role == "client"`, 81)), "v4 put chain policy-i"},
+		"a Pass rule":                 {put(passing), "v4 delete chain policy-i\nv4 put chain list\nv4 put chain tier-i"},
+		"a tier that passes":          {put(model.Tier{Name: "default", Order: 1e6, Default: model.Pass}), "v4 put chain list"},
+		"a tier of nobody":            {put(model.Tier{Name: "other", Default: model.Pass}), ""},
+		"a profile that denies":       {put(denying), "v4 put chain list"},
+		"a profile that asks":         {put(asking), "v4 put chain list\nv4 put chain profile-e\nv4 put chain profile-i"},
 		"another address in a set":    {put(netSet("192.0.2.1/32", "192.0.2.2/32")), "v4 + sa 192.0.2.2/32"},
 		"an address that two give":    {put(netSet("192.0.2.1/32", "10.0.0.9/32")), ""},
 		"a CIDR makes another set":    {put(netSet("192.0.2.0/24")), "v4 + sn 10.0.0.9/32\nv4 + sn 192.0.2.0/24\nv4 delete set sa\nv4 put chain policy-i\nv4 put set sn"},
@@ -139,12 +149,11 @@ func TestDeltasAreMinimal(t *testing.T) {
 		"the last endpoint of a list goes": {
 			model.Batch{Deletes: []model.Key{dual.Key()}},
 			"v4 - from-workload-links caliweb1\nv4 - from-workload-lists\nv4 - source-addrs caliweb1\nv4 - to-workload-links caliweb1\nv4 - to-workload-lists\n" +
-				"v4 delete chain list\nv4 delete chain list\nv4 delete chain policy-i\nv4 delete chain profile-e\nv4 delete chain profile-i\n" +
-				"v4 delete chain tier-i\nv4 delete set sa",
+				"v4 delete chain list\nv4 delete chain list\nv4 delete chain policy-i\nv4 delete set sa",
 		},
 		"a second family": {
 			put(dual), "v6 + from-workload-links caliweb1\nv6 + from-workload-lists\nv6 + source-addrs caliweb1\nv6 + to-workload-links caliweb1\nv6 + to-workload-lists\n" +
-				"v6 put chain list\nv6 put chain list\nv6 put chain policy-i\nv6 put chain profile-e\nv6 put chain profile-i\nv6 put chain tier-i\nv6 put set sa",
+				"v6 put chain list\nv6 put chain list\nv6 put chain policy-i\nv6 put set sa",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -12,12 +12,18 @@
 //
 //	base chain ── interface ─► class ─► list chain: one for each distinct list of
 //	                                    policies, however many endpoints have it
-//	   list chain ── jump ─► tier chain: the policies of a tier in this list
-//	      tier chain ── jump ─► policy chain: the rules of a policy, shared by all lists
+//	   list chain ── jump ─► policy chain: the rules of a policy, shared by all lists
+//	   list chain ── jump ─► tier chain: where a tier has a policy with a Pass rule
+//	      tier chain ── jump ─► policy chain
 //
 // Allow accepts, Deny drops, and neither needs a mark: egress and ingress are judged
 // by two base chains of the hook. Pass returns from the tier chain, which is why a
 // policy that has a Pass rule stands in the tier chain itself, not behind a jump.
+//
+// The kernel checks all rules that a base chain leads to, once for each list, whenever
+// a rule with a verdict changes. So a list is kept short: without what nothing reaches,
+// and without chains that only one line would lead to; but so that a change of a rule
+// changes one chain, unless it is the first Pass of a policy, or a profile's.
 //
 // Invariant: what Graph has emitted after any batches, folded, equals Compile of the
 // world that those batches fold to.

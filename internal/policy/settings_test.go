@@ -153,11 +153,9 @@ func TestFailsafe(t *testing.T) {
 			{Host: true, Stage: policy.Untracked, Tiers: []policy.TierList{{Policies: []*model.Policy{deny}}}},
 			{Host: true, Stage: policy.Normal},
 		} {
-			put := []plan.Chain{e.ListChain(l), l.Point().AnyChain(l.Name()), e.PolicyChain(deny, policy.Ingress)}
-			for _, tier := range l.Tiers {
-				put = append(put, e.TierChain(tier, l.Stage, l.Direction))
-			}
-			table = table.Apply(plan.TableDelta{PutChains: put})
+			table = table.Apply(plan.TableDelta{PutChains: []plan.Chain{
+				e.ListChain(l), l.Point().AnyChain(l.Name()), e.PolicyChain(deny, policy.Ingress),
+			}})
 		}
 		p := plan.Packet{InLink: "eth0", Src: netip.MustParseAddr(tt.src), Dst: netip.MustParseAddr("10.0.0.1"), Protocol: 6, DstPort: tt.port, State: plan.StateNew}
 		for _, hook := range []plan.Hook{plan.Prerouting, plan.Input} {
