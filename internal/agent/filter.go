@@ -4,10 +4,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net/netip"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -50,11 +48,7 @@ type filter struct {
 	settings policy.Settings // written by the engine's goroutine, with mu held
 	changed  chan struct{}   // holds a token when rules changed that may deny more
 
-	mu      sync.Mutex
-	want    plan.Filter
-	version uint64 // of want
-	judge   *ct.Judge
-	judged  uint64                       // the version that judge is of
+	mu      sync.Mutex                   // taken before that of table
 	links   map[netip.Addr]string        // of this node's workloads, by their addresses
 	mine    map[model.Key]model.Endpoint // this node's workload endpoints
 	origins origins
@@ -123,10 +117,6 @@ func (f *filter) apply(b model.Batch, d plan.FilterDelta) {
 	f.mu.Lock()
 	f.origins.step(b)
 	f.noteLinks(b)
-	if !d.Empty() {
-		f.want = f.want.Apply(d)
-		f.version++
-	}
 	f.mu.Unlock()
 	if s := f.graph.Settings(); !s.Equal(f.settings) {
 		f.mu.Lock()
@@ -229,13 +219,12 @@ func (f *filter) inKernel(ctx context.Context) bool {
 func (f *filter) forbidden(flows []ct.Flow, forbidden []bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.judge == nil || f.judged != f.version {
-		f.judge = ct.NewJudge(func(a netip.Addr) string { return f.links[a] }, &f.want)
-		f.judged = f.version
-	}
-	for i := range flows {
-		forbidden[i] = f.judge.Forbids(&flows[i])
-	}
+	f.table.Judge(func(v4, v6 *plan.Machine) {
+		judge := ct.NewJudge(func(a netip.Addr) string { return f.links[a] }, v4, v6)
+		for i := range flows {
+			forbidden[i] = judge.Forbids(&flows[i])
+		}
+	})
 }
 
 // entomb keeps flows from coming back from their other end.
@@ -301,20 +290,14 @@ func (f *filter) stats(ctx context.Context) ([]RuleStat, error) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	ids := maps.Clone(counters)
-	for _, t := range []plan.Table{f.want.V4, f.want.V6} {
-		for _, c := range t.Chains {
-			for i := range c.Rules {
-				if id := c.Rules[i].Comment; c.Rules[i].Count && id != "" {
-					if _, ok := ids[id]; !ok {
-						ids[id] = nft.Counter{}
-					}
-				}
-			}
+	// Rules that are not in the kernel yet have met nothing.
+	f.table.EachRule(func(_, _ string, r *plan.Rule) {
+		if _, ok := counters[r.Comment]; !ok && r.Count && r.Comment != "" {
+			counters[r.Comment] = nft.Counter{}
 		}
-	}
+	})
 	var out []stat
-	for id, c := range ids {
+	for id, c := range counters {
 		if s, ok := f.origins.stat(id); ok {
 			s.Packets, s.Bytes = c.Packets, c.Bytes
 			out = append(out, s)
@@ -332,15 +315,16 @@ func (f *filter) refused() []model.Problem {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	concerned := f.concerned(problems)
 	seen := map[model.Problem]bool{}
 	var out []model.Problem
 	for _, p := range problems {
-		t := &f.want.V4
-		if p.Table == "ip6 weft" {
-			t = &f.want.V6
-		}
 		text := fmt.Sprintf("%s of %s can't be written: %s: the last good version is in force; rules that never had one deny", p.Object, p.Table, p.Text)
-		for _, key := range f.concerned(t, p.Object) {
+		keys := concerned[object{p.Table, p.Object}]
+		if keys == nil {
+			keys = []model.Key{{}}
+		}
+		for _, key := range keys {
 			if one := (model.Problem{Key: key, Text: text}); !seen[one] {
 				seen[one] = true
 				out = append(out, one)
@@ -350,27 +334,32 @@ func (f *filter) refused() []model.Problem {
 	return out
 }
 
-// concerned are the objects that a chain or set of a table comes from; the zero Key
-// where none is known.
-func (f *filter) concerned(t *plan.Table, object string) []model.Key {
-	kind, name, _ := strings.Cut(object, " ")
-	var out []model.Key
-	for _, c := range t.Chains {
-		if kind == "chain" && c.Name != name {
-			continue
+// object is a chain or set of a table, as an [nft.Problem] names it.
+type object struct{ table, name string }
+
+// concerned are the objects of the datastore that rules with problems come from, as
+// far as they are known.
+func (f *filter) concerned(problems []nft.Problem) map[object][]model.Key {
+	out := map[object][]model.Key{}
+	for _, p := range problems {
+		out[object{p.Table, p.Object}] = nil
+	}
+	note := func(o object, r *plan.Rule) {
+		keys, asked := out[o]
+		if !asked {
+			return
 		}
-		for i := range c.Rules {
-			r := &c.Rules[i]
-			if kind == "set" && !slices.ContainsFunc(r.Match, func(m plan.Match) bool { return m.Set == name }) {
-				continue
-			}
-			if key, ok := f.origins.key(r.Comment); ok && !slices.Contains(out, key) {
-				out = append(out, key)
-			}
+		if key, ok := f.origins.key(r.Comment); ok && !slices.Contains(keys, key) {
+			out[o] = append(keys, key)
 		}
 	}
-	if out == nil {
-		return []model.Key{{}}
-	}
+	f.table.EachRule(func(table, chain string, r *plan.Rule) {
+		note(object{table, "chain " + chain}, r)
+		for i := range r.Match {
+			if set := r.Match[i].Set; set != "" {
+				note(object{table, "set " + set}, r)
+			}
+		}
+	})
 	return out
 }

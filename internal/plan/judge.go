@@ -28,7 +28,9 @@ func (t *Table) Judge(hook Hook, p Packet) Judgement {
 }
 
 // Machine is a table made ready to judge many packets. It is for one goroutine at
-// a time, and as long as the table does not change.
+// a time, and for as long as chains stay and sets neither come nor go; what is in
+// sets may change, if its [Source] says so. What it knows of chains it finds out when
+// packets come to them.
 //
 // It is an interpreter of what nftables does with the rules that package plan can
 // say: a rule whose match can't be read from the packet (a port of a protocol
@@ -37,40 +39,32 @@ func (t *Table) Judge(hook Hook, p Packet) Judgement {
 // whose interface is empty comes from, or goes to, one that is not known: then what a
 // Dispatch of it leads to is left out.
 type Machine struct {
-	table  *Table
-	chains map[string]*program
+	source Source
+	chains map[string]*program         // met so far; nil: there is none
 	base   [Postrouting + 1][]*program // by priority
-	// What was found out about sets when they were first asked.
-	lengths map[*SetContent][]uint8 // prefix lengths in a set of nets, longest first
-	values  map[*SetContent]map[string]string
-	ports   map[*SetContent][]Member // sorted
 }
 
-// program is a chain whose names are resolved.
+// program is a chain whose names are resolved, once a packet was there.
 type program struct {
 	chain Chain
-	steps []step // by rule
+	steps []step // by rule; nil: no packet was there
 }
 
 // step is what a rule names.
 type step struct {
-	target *program      // of Jump and Goto; nil: there is none
-	sets   []*SetContent // by match; nil: it needs none, or there is none
+	target *program  // of Jump and Goto; nil: there is none
+	sets   []Content // by match; nil: it needs none, or there is none
 }
 
-// Machine makes t ready. It takes time in proportion to the chains.
-func (t *Table) Machine() *Machine {
-	m := &Machine{
-		table: t, chains: make(map[string]*program, len(t.Chains)), lengths: map[*SetContent][]uint8{},
-		values: map[*SetContent]map[string]string{}, ports: map[*SetContent][]Member{},
-	}
-	for name, c := range t.Chains {
-		m.chains[name] = &program{chain: c, steps: make([]step, len(c.Rules))}
-	}
-	for _, p := range m.chains {
-		p.resolve(m)
-		if b := p.chain.Base; b != nil && int(b.Hook) < len(m.base) {
-			m.base[b.Hook] = append(m.base[b.Hook], p)
+// Machine makes t ready to judge by, as long as it does not change.
+func (t *Table) Machine() *Machine { return NewMachine(frozen{t, map[string]*content{}}) }
+
+// NewMachine makes a machine that judges by s.
+func NewMachine(s Source) *Machine {
+	m := &Machine{source: s, chains: map[string]*program{}}
+	for c := range s.Base() {
+		if int(c.Base.Hook) < len(m.base) {
+			m.base[c.Base.Hook] = append(m.base[c.Base.Hook], &program{chain: c})
 		}
 	}
 	for _, list := range m.base {
@@ -81,15 +75,29 @@ func (t *Table) Machine() *Machine {
 	return m
 }
 
-func (p *program) resolve(m *Machine) {
-	for i, r := range p.chain.Rules {
-		if r.Verdict == Jump || r.Verdict == Goto {
-			p.steps[i].target = m.chains[r.Target]
+// program is the chain of that name; nil: there is none.
+func (m *Machine) program(name string) *program {
+	p, ok := m.chains[name]
+	if !ok {
+		if c, ok := m.source.Chain(name); ok {
+			p = &program{chain: c}
 		}
-		p.steps[i].sets = make([]*SetContent, len(r.Match))
-		for j, x := range r.Match {
-			if x.Set != "" {
-				p.steps[i].sets[j] = m.table.Sets[x.Set]
+		m.chains[name] = p
+	}
+	return p
+}
+
+func (p *program) resolve(m *Machine) {
+	p.steps = make([]step, len(p.chain.Rules))
+	for i := range p.chain.Rules {
+		r := &p.chain.Rules[i]
+		if r.Verdict == Jump || r.Verdict == Goto {
+			p.steps[i].target = m.program(r.Target)
+		}
+		p.steps[i].sets = make([]Content, len(r.Match))
+		for j := range r.Match {
+			if name := r.Match[j].Set; name != "" {
+				p.steps[i].sets[j] = m.source.Set(name)
 			}
 		}
 	}
@@ -130,6 +138,9 @@ type run struct {
 func (r *run) chain(c *program, depth int) Verdict {
 	if c == nil || depth > maxDepth {
 		return Drop // the kernel refuses such a table
+	}
+	if c.steps == nil {
+		c.resolve(r.m)
 	}
 	for i := range c.chain.Rules {
 		rule := &c.chain.Rules[i]
@@ -195,11 +206,11 @@ func (r *run) dispatch(d *Dispatch) (to *program, known bool) {
 	if !ok {
 		return nil, true
 	}
-	return r.m.chains[name], true
+	return r.m.program(name), true
 }
 
 // fits reports whether the packet fits every match.
-func (r *run) fits(match []Match, sets []*SetContent) bool {
+func (r *run) fits(match []Match, sets []Content) bool {
 	for i := range match {
 		got, known := r.match(&match[i], sets[i])
 		if !known || got == match[i].Not {
@@ -211,7 +222,7 @@ func (r *run) fits(match []Match, sets []*SetContent) bool {
 
 // match reports whether the packet is what the match says, without its Not; known is
 // false if the packet has nothing that could be compared.
-func (r *run) match(x *Match, set *SetContent) (is, known bool) {
+func (r *run) match(x *Match, set Content) (is, known bool) {
 	p := r.p
 	switch x.Kind {
 	case MatchInLink:
@@ -219,19 +230,19 @@ func (r *run) match(x *Match, set *SetContent) (is, known bool) {
 	case MatchOutLink:
 		return linkFits(x.Link, p.OutLink), true
 	case MatchInLinkSet:
-		return r.m.hasElement(set, Element{Link: p.InLink}), true
+		return set != nil && set.HasElement(Element{Link: p.InLink}), true
 	case MatchOutLinkSet:
-		return r.m.hasElement(set, Element{Link: p.OutLink}), true
+		return set != nil && set.HasElement(Element{Link: p.OutLink}), true
 	case MatchInSource:
-		return r.m.hasSource(set, p.InLink, p.Src), true
+		return hasSource(set, p.InLink, p.Src), true
 	case MatchSrcNet:
 		return x.Net.Contains(p.Src), true
 	case MatchDstNet:
 		return x.Net.Contains(p.Dst), true
 	case MatchSrcSet:
-		return r.m.hasAddr(set, p.Src), true
+		return hasAddr(set, p.Src), true
 	case MatchDstSet:
-		return r.m.hasAddr(set, p.Dst), true
+		return hasAddr(set, p.Dst), true
 	case MatchProtocol:
 		return uint16(p.Protocol) == x.Low, true
 	case MatchState:
@@ -247,7 +258,7 @@ func (r *run) match(x *Match, set *SetContent) (is, known bool) {
 }
 
 // layer4 is match for what stands behind the IP header.
-func (r *run) layer4(x *Match, set *SetContent) (is, known bool) {
+func (r *run) layer4(x *Match, set Content) (is, known bool) {
 	p := r.p
 	switch x.Kind {
 	case MatchICMPType, MatchICMPCode, MatchICMPTypeCode:
@@ -265,13 +276,13 @@ func (r *run) layer4(x *Match, set *SetContent) (is, known bool) {
 	case MatchDstPort:
 		return x.Low <= p.DstPort && p.DstPort <= x.High, true
 	case MatchSrcPortSet:
-		return r.m.hasPort(set, p.SrcPort), true
+		return set != nil && set.HasPort(p.SrcPort), true
 	case MatchDstPortSet:
-		return r.m.hasPort(set, p.DstPort), true
+		return set != nil && set.HasPort(p.DstPort), true
 	case MatchSrcAddrPort:
-		return r.m.hasMember(set, AddrPortMember(p.Src, p.Protocol, p.SrcPort)), true
+		return set != nil && set.Has(AddrPortMember(p.Src, p.Protocol, p.SrcPort)), true
 	case MatchDstAddrPort:
-		return r.m.hasMember(set, AddrPortMember(p.Dst, p.Protocol, p.DstPort)), true
+		return set != nil && set.Has(AddrPortMember(p.Dst, p.Protocol, p.DstPort)), true
 	case MatchICMPType:
 		return x.Low <= uint16(p.ICMPType) && uint16(p.ICMPType) <= x.High, true
 	case MatchICMPCode:

@@ -95,6 +95,9 @@ func (m Member) Net(v6 bool) netip.Prefix {
 	return netip.PrefixFrom(netip.AddrFrom4([4]byte(m.addr[:4])), int(m.bits))
 }
 
+// Bits is the length of the prefix of m.
+func (m Member) Bits() uint8 { return m.bits }
+
 // Protocol, Port and Last are the other parts of m; zero where it has none.
 func (m Member) Protocol() uint8 { return m.proto }
 

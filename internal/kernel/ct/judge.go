@@ -7,17 +7,18 @@ import (
 )
 
 // Judge says which flows the rules of a packet filter forbid. It is for one
-// goroutine, and for as long as nobody changes the filter.
+// goroutine, and for as long as its machines are.
 type Judge struct {
 	link   func(netip.Addr) string
 	v4, v6 *plan.Machine
 }
 
-// NewJudge makes the judge of a filter's rules on flows between links: link gives
-// the host side interface of the workload on this node that has an address, or ""
-// for any other address, those of the node itself among them.
-func NewJudge(link func(netip.Addr) string, filter *plan.Filter) *Judge {
-	return &Judge{link, filter.V4.Machine(), filter.V6.Machine()}
+// NewJudge makes the judge of rules on flows between links: link gives the host side
+// interface of the workload on this node that has an address, or "" for any other
+// address, those of the node itself among them; v4 and v6 judge by the tables of their
+// family.
+func NewJudge(link func(netip.Addr) string, v4, v6 *plan.Machine) *Judge {
+	return &Judge{link, v4, v6}
 }
 
 // Forbids reports whether the rules would now drop the first packet of f where it

@@ -38,9 +38,11 @@ func web() plan.Table {
 	return table
 }
 
+func judgeOf(t plan.Table) *Judge { return NewJudge(links, t.Machine(), t.Machine()) }
+
 func TestForbids(t *testing.T) {
 	t.Parallel()
-	j := NewJudge(links, &plan.Filter{V4: web(), V6: web()})
+	j := judgeOf(web())
 	for name, tt := range map[string]struct {
 		orig, reply string // reply empty: no translation
 		status      Status
@@ -99,7 +101,7 @@ func TestTombstone(t *testing.T) {
 }
 
 func BenchmarkForbids(b *testing.B) {
-	j := NewJudge(links, &plan.Filter{V4: web(), V6: web()})
+	j := judgeOf(web())
 	for name, text := range map[string]string{
 		"workload": "6 10.0.0.1:40000 > 10.0.0.2:8080", "workload v6": "6 [fd00::1]:40000 > [fd00::2]:8080", "foreign": "6 192.0.2.1:40000 > 192.0.2.2:80",
 	} {

@@ -228,3 +228,30 @@ func BenchmarkRestart(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkJudge is 512 flows under the door's lock, after a change of a member or of
+// a chain.
+func BenchmarkJudge(b *testing.B) {
+	for name, d := range map[string]plan.TableDelta{
+		"member": {Changes: []plan.SetChange{{Set: "set-0", Put: []plan.Member{worldAddr(7)}}}},
+		"chain":  {PutChains: []plan.Chain{policyChain(7, 81)}},
+	} {
+		b.Run(name, func(b *testing.B) {
+			k := newKernel(b)
+			n, _ := k.start(nft.Options{})
+			n.Apply(plan.FilterDelta{V4: world()})
+			b.ReportAllocs()
+			for b.Loop() {
+				n.Apply(plan.FilterDelta{V4: d})
+				n.Judge(func(v4, _ *plan.Machine) {
+					for i := range 512 {
+						v4.Verdict(plan.Forward, plan.Packet{
+							InLink: fmt.Sprintf("cali%d", i), Src: netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}),
+							Protocol: 6, DstPort: 80, State: plan.StateNew,
+						})
+					}
+				})
+			}
+		})
+	}
+}

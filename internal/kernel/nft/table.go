@@ -40,6 +40,8 @@ type table struct {
 	epoch   int   // counts what others did
 	ported  int   // chains that ask portedSet
 	refused error // the kernel has no such tables
+	// machine judges by what is wanted; nil: none was asked for since chains changed.
+	machine *plan.Machine
 	// troubled is set when something is refused, until nothing is.
 	troubled bool
 }
@@ -56,6 +58,8 @@ type set struct {
 	members  map[plan.Member]mark
 	elements map[elemKey]*element
 	wanted   int // how many of them are wanted
+	// lengths are the prefix lengths of what was ever wanted.
+	lengths plan.Lengths
 	// Changes not yet written.
 	changedMembers  []plan.Member
 	changedElements []elemKey
@@ -92,12 +96,13 @@ type chain struct {
 	base   *plan.Base
 	want   bool
 	there  bool
-	rules  []body   // wanted
-	sets   []string // that they ask
-	actual []rule   // in the kernel
-	known  bool     // all handles of actual are
-	epoch  int      // of the table, when actual was written
-	scan   []rule   // of the dump under way
+	plan   []plan.Rule // wanted, of which nothing is changed
+	rules  []body      // the same, encoded
+	sets   []string    // that they ask
+	actual []rule      // in the kernel
+	known  bool        // all handles of actual are
+	epoch  int         // of the table, when actual was written
+	scan   []rule      // of the dump under way
 	met    bool
 	odd    bool // in the kernel it is none of the base chains that we make
 
@@ -124,6 +129,9 @@ func (t *table) String() string {
 
 // apply folds d in.
 func (t *table) apply(d *plan.TableDelta) {
+	if len(d.PutSets)+len(d.DeleteSets)+len(d.PutChains)+len(d.DeleteChains) > 0 {
+		t.machine = nil
+	}
 	for _, s := range d.PutSets {
 		t.putSet(s)
 	}
@@ -135,7 +143,7 @@ func (t *table) apply(d *plan.TableDelta) {
 	}
 	for _, name := range d.DeleteChains {
 		if c := t.chains[name]; c != nil && c.want {
-			c.want, c.invalid, c.refused = false, nil, nil
+			c.want, c.plan, c.invalid, c.refused = false, nil, nil, nil
 			t.needPorted(c, false)
 			t.touchChain(c)
 		}
@@ -239,6 +247,7 @@ func (s *set) mark(m plan.Member, f mark, want bool) {
 	f ^= wanted
 	if want {
 		s.wanted++
+		s.lengths.Add(m.Bits())
 	} else {
 		s.wanted--
 	}
@@ -311,6 +320,7 @@ func (s *set) putElement(p plan.Element) {
 	if e.mark&wanted == 0 {
 		e.mark |= wanted
 		s.wanted++
+		s.lengths.Add(k.bits)
 	}
 	e.want = p.Value
 	s.queueElement(k, e)
@@ -339,6 +349,7 @@ func (t *table) putChain(p *plan.Chain) {
 		base := *p.Base
 		c.base = &base
 	}
+	c.plan = p.Rules
 	rules, r, err := t.encode(p.Rules)
 	if p.Name == "" || len(p.Name) > maxName {
 		err = errors.Join(fmt.Errorf("name: want 1 to %d bytes, it has %d", maxName, len(p.Name)), err)
