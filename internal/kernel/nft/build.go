@@ -17,7 +17,8 @@ import (
 // began with, but looks into sets as they are when it asks, and a new set of intervals
 // is empty until the kernel is through with the transaction that made it (Linux 6.18;
 // measured: some 100 µs). In one transaction with rules that ask it, an allowed packet
-// would be lost in between, or a denied one pass.
+// would be lost in between, or a denied one pass. Where the kernel refuses that way,
+// one transaction makes all of the change, as it does with n.whole.
 func (n *NFT) build(tables ...*table) {
 	tx := &n.tx
 	tx.reset()
@@ -32,13 +33,17 @@ func (n *NFT) build(tables ...*table) {
 		}
 	}
 	fresh := tx.buildRules(tables, func(c *chain) bool { return c.base == nil && !c.there })
-	tx.mark()
+	if !n.whole {
+		tx.mark()
+	}
 	for _, w := range tx.sets {
 		tx.elements(w, w.now)
 	}
 	fresh += tx.buildRules(tables, func(c *chain) bool { return c.base == nil })
 	fresh += tx.buildRules(tables, func(c *chain) bool { return c.base != nil })
-	tx.mark()
+	if !n.whole {
+		tx.mark()
+	}
 	for _, w := range tx.sets {
 		tx.elements(w, w.last)
 	}

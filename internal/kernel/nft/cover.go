@@ -18,12 +18,14 @@ import (
 // of a set, what others did to the table itself.
 const coverName = "weft_cover"
 
-// cover puts the cover of t into force. A cover that the kernel refuses is done without.
+// cover puts the cover of t into force. A cover that the kernel refuses is done without,
+// and t replaced at once.
 func (n *NFT) cover(t *table) error {
 	n.tx.reset()
 	n.build(t.coverTable())
 	a, err := n.unlocked(n.exchange)
 	t.covered = a.ok()
+	n.whole = n.whole || !t.covered
 	return err
 }
 

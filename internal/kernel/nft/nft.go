@@ -56,10 +56,11 @@ type NFT struct {
 	asking sync.Mutex      // guards asker
 	asker  *netlink.Socket // counters, flows
 
-	// buffer is what the writer can send at once, as far as is known. It, tx and
-	// pairs are the loop's.
+	// buffer is what the writer can send at once, as far as is known. It, tx, whole
+	// and pairs are the loop's.
 	buffer int
 	tx     transaction
+	whole  bool    // changes are sent in one transaction, see work
 	pairs  []bound // scratch of the loop's dumps
 
 	mu        sync.Mutex

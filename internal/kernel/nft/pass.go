@@ -46,6 +46,7 @@ func (n *NFT) pass(_ context.Context, cause reconcile.Cause) error {
 // work reads what is stale and writes what is dirty, until that is nothing.
 func (n *NFT) work() error {
 	read := 0
+	defer func() { n.whole = false }()
 	for range maxAttempts {
 		for _, t := range n.tables {
 			if !t.stale {
@@ -83,6 +84,12 @@ func (n *NFT) work() error {
 		n.unsettle()
 		if a.partly {
 			n.staleAll()
+		}
+		if n.tx.divided() {
+			// What is wanted may be right where half of the way is not: a new chain
+			// that rejects, say, while the old base chain may not lead there.
+			n.whole = true
+			continue
 		}
 		if err := n.blame(a, read < 2*len(n.tables)); err != nil {
 			return err

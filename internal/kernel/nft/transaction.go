@@ -3,6 +3,7 @@ package nft
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -137,6 +138,11 @@ func (tx *transaction) message(o op, typ, flags uint16, nameAttr uint16) {
 func (tx *transaction) mark() {
 	tx.marks[tx.marked] = len(tx.ops)
 	tx.marked++
+}
+
+// divided reports whether a mark divides the messages.
+func (tx *transaction) divided() bool {
+	return slices.ContainsFunc(tx.marks[:tx.marked], func(m int) bool { return 0 < m && m < len(tx.ops) })
 }
 
 func (tx *transaction) end() { netlink.EndMessage(tx.b, tx.ops[len(tx.ops)-1].start) }
