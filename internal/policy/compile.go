@@ -33,12 +33,12 @@ type compiler struct {
 	view  *View
 	node  string
 	table plan.Table
-	types map[SetRef]plan.SetType
+	parts map[SetRef]Parts
 }
 
 func compile(node string, v *View, links []Link, settings Settings, v6 bool) plan.Table {
-	c := &compiler{view: v, node: node, types: map[SetRef]plan.SetType{}}
-	c.Emitter = Emitter{Settings: settings, V6: v6, Type: func(r SetRef) plan.SetType { return c.types[r] }}
+	c := &compiler{view: v, node: node, parts: map[SetRef]Parts{}}
+	c.Emitter = Emitter{Settings: settings, V6: v6, Parts: func(r SetRef) Parts { return c.parts[r] }}
 	hosts := c.hostEndpoints(links)
 	used := c.used()
 	c.table = c.Base(used)
@@ -168,30 +168,42 @@ func (c *compiler) chains(l List) {
 // sets fills the sets that rules need.
 func (c *compiler) sets(rules []model.Rule) {
 	for _, n := range Needs(rules, c.V6) {
-		if _, done := c.types[n.SetRef]; done {
+		if _, done := c.parts[n.SetRef]; done {
 			continue
 		}
 		members, nets := c.members(n)
-		t := n.Type(nets)
-		c.types[n.SetRef] = t
-		s := plan.NewSetContent(plan.Set{Name: n.Name(t), Type: t})
-		s.Apply(plan.SetChange{Put: members})
-		c.table.Sets[s.Name] = s
+		c.parts[n.SetRef] = PartsFor(len(members), len(nets))
+		for _, set := range n.Sets(c.parts[n.SetRef]) {
+			s := plan.NewSetContent(set)
+			if set == n.Set() {
+				s.Apply(plan.SetChange{Put: members})
+			} else {
+				s.Apply(plan.SetChange{Put: nets})
+			}
+			c.table.Sets[s.Name] = s
+		}
 	}
 }
 
-// members are what is in a set; nets: they are not all single addresses.
-func (c *compiler) members(n Need) (out []plan.Member, nets bool) {
+// members are what is in a set, and in that of the prefixes of a selector.
+func (c *compiler) members(n Need) (out, nets []plan.Member) {
 	switch n.Kind {
 	case SetSelected:
-		var all []netip.Prefix
+		var wide []netip.Prefix
 		for _, h := range c.view.Holders() {
-			if n.Of.Matches(h.Labels) {
-				all = append(all, h.Nets...)
+			if !n.Of.Matches(h.Labels) {
+				continue
+			}
+			for _, p := range h.Nets {
+				if !p.IsSingleIP() {
+					wide = append(wide, p)
+				} else if p.Addr().Is4() != c.V6 {
+					out = append(out, plan.NetMember(p))
+				}
 			}
 		}
-		for _, p := range MaximalNets(all, c.V6) {
-			out, nets = append(out, plan.NetMember(p)), nets || !p.IsSingleIP()
+		for _, p := range MaximalNets(wide, c.V6) {
+			nets = append(nets, plan.NetMember(p))
 		}
 	case SetNamedPort:
 		for _, h := range c.view.Holders() {

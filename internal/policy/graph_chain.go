@@ -219,7 +219,7 @@ func (g *Graph) emitChains(h *half) {
 // emitBodies emits the chains of bodies that are dirty. It returns those that stand, or
 // stood, in the chains of others.
 func (g *Graph) emitBodies(h *half) map[*body]bool {
-	inlined := map[*body]bool{}
+	var inlined map[*body]bool
 	for b := range g.dirty.bodies {
 		if b.half != h {
 			continue
@@ -239,6 +239,9 @@ func (g *Graph) emitBodies(h *half) map[*body]bool {
 			h.emit(&b.emitted, h.emitter.ProfileChain(&b.prof.p, b.dir))
 		}
 		if was || b.inlined {
+			if inlined == nil {
+				inlined = map[*body]bool{}
+			}
 			inlined[b] = true
 		}
 	}
@@ -248,7 +251,7 @@ func (g *Graph) emitBodies(h *half) map[*body]bool {
 // emitTiers emits the chains of tiers that may look otherwise. It returns those that
 // stand, or stood, in the lists' chains.
 func (g *Graph) emitTiers(h *half, inlined map[*body]bool) map[*liveTier]bool {
-	inLists := map[*liveTier]bool{}
+	var inLists map[*liveTier]bool
 	for _, t := range h.tiers {
 		_, fresh := h.touchedTiers[t] // as its lists then are
 		_, renewed := g.dirty.tiers[t.list.Tier.Name]
@@ -264,6 +267,9 @@ func (g *Graph) emitTiers(h *half, inlined map[*body]bool) map[*liveTier]bool {
 			h.forget(&t.emitted)
 		}
 		if (renewed || changed) && !(was && t.chained) {
+			if inLists == nil {
+				inLists = map[*liveTier]bool{}
+			}
 			inLists[t] = true
 		}
 	}

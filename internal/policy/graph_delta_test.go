@@ -140,7 +140,8 @@ func TestDeltasAreMinimal(t *testing.T) {
 		"a profile that asks":         {put(asking), "v4 put chain list\nv4 put chain profile-e\nv4 put chain profile-i"},
 		"another address in a set":    {put(netSet("192.0.2.1/32", "192.0.2.2/32")), "v4 + sa 192.0.2.2/32"},
 		"an address that two give":    {put(netSet("192.0.2.1/32", "10.0.0.9/32")), ""},
-		"a CIDR makes another set":    {put(netSet("192.0.2.0/24")), "v4 + sn 10.0.0.9/32\nv4 + sn 192.0.2.0/24\nv4 delete set sa\nv4 put chain policy-i\nv4 put set sn"},
+		"a CIDR makes another set":    {put(netSet("192.0.2.0/24", "192.0.2.1/32")), "v4 + sn 192.0.2.0/24\nv4 put chain policy-i\nv4 put set sn"},
+		"CIDRs alone need no other":   {model.Batch{Puts: []model.Value{netSet("192.0.2.0/24", "192.0.0.0/16")}, Deletes: []model.Key{client("10.0.0.9", "").Key()}}, "v4 + sn 192.0.0.0/16\nv4 delete set sa\nv4 put chain policy-i\nv4 put set sn"},
 		"a net that another one has":  {put(netSet("192.0.2.1/32", "192.0.2.1/32")), ""},
 		"an endpoint of a known list": {put(web2), "v4 + from-workload-links caliweb2\nv4 + source-addrs caliweb2\nv4 + to-workload-links caliweb2"},
 		"an endpoint goes": {

@@ -35,12 +35,7 @@ func newHalf(v6 bool) *half {
 		nodes: &liveSet{v6: v6, counts: map[plan.Member]uint32{}, emitted: true},
 		elems: elements{now: map[elementKey]string{}, was: map[elementKey]maybeValue{}},
 	}
-	h.emitter = Emitter{V6: v6, Type: func(r SetRef) plan.SetType {
-		if s := h.sets[r]; s != nil {
-			return r.Type(s.wide > 0)
-		}
-		return r.Type(false)
-	}}
+	h.emitter = Emitter{V6: v6, Parts: func(r SetRef) Parts { return h.sets[r].parts }}
 	return h
 }
 
@@ -107,9 +102,9 @@ func (h *half) fill(had, have map[string]*plan.SetContent) {
 	switch {
 	case have[NodeAddrs] == nil:
 	case had[NodeAddrs] == nil:
-		c.Put = h.nodes.all()
+		c.Put = h.nodes.addrs()
 	default:
-		h.nodes.changes(&c)
+		h.nodes.changes(&c, true)
 	}
 	h.nodes.was = nil
 	if len(c.Put)+len(c.Delete) > 0 {

@@ -9,18 +9,18 @@ import (
 )
 
 // liveSet is a set that rules in force need, in one family. Its members are counted,
-// since several endpoints may share an address; of nets that hold one another the
-// kernel gets the largest only.
+// since several endpoints may share an address; of prefixes that hold one another the
+// kernel gets the largest only. These have a set of their own, see Parts.
 type liveSet struct {
 	ref    SetRef
 	v6     bool
 	sel    uint32 // in Graph.members; of sets that have a selector
 	counts map[plan.Member]uint32
 	wide   int      // members that are not single addresses
-	trie   *netTrie // nil while wide is 0
+	trie   *netTrie // of those; nil while there are none
 	users  map[*body]struct{}
 
-	typ     plan.SetType // as it was emitted
+	parts   Parts // as it was emitted
 	emitted bool
 	dirty   bool // it is in dirtySets
 	// was says of what changed since the last flush whether it was in the kernel.
@@ -70,8 +70,8 @@ func (g *Graph) releaseSet(h *half, s *liveSet, b *body) {
 	}
 	delete(h.sets, s.ref)
 	delete(h.dirtySets, s)
-	if s.emitted {
-		h.delta.DeleteSets = append(h.delta.DeleteSets, s.ref.Name(s.typ))
+	for _, set := range s.ref.Sets(s.parts) {
+		h.delta.DeleteSets = append(h.delta.DeleteSets, set.Name)
 	}
 	if s.ref.Kind != SetSelected && s.ref.Kind != SetNamedPort {
 		return
@@ -187,20 +187,12 @@ func (s *liveSet) add(m plan.Member) {
 	if n > 0 {
 		return
 	}
-	if !s.single(m) {
-		s.wide++
-		if s.trie == nil {
-			s.trie = newNetTrie(s.v6)
-			for other := range s.counts {
-				if other != m {
-					s.trie.insert(other)
-				}
-			}
-		}
-	}
-	if s.trie == nil {
+	if s.single(m) {
 		s.note(m, false)
 		return
+	}
+	if s.wide++; s.trie == nil {
+		s.trie = newNetTrie(s.v6)
 	}
 	s.trie.insert(m)
 	if !s.trie.covered(m) {
@@ -216,7 +208,7 @@ func (s *liveSet) cut(m plan.Member) {
 		return
 	}
 	delete(s.counts, m)
-	if s.trie == nil {
+	if s.single(m) {
 		s.note(m, true)
 		return
 	}
@@ -225,10 +217,8 @@ func (s *liveSet) cut(m plan.Member) {
 		s.trie.below(m, func(b plan.Member) { s.note(b, false) })
 	}
 	s.trie.remove(m)
-	if !s.single(m) {
-		if s.wide--; s.wide == 0 {
-			s.trie = nil
-		}
+	if s.wide--; s.wide == 0 {
+		s.trie = nil
 	}
 }
 
@@ -248,12 +238,16 @@ func (s *liveSet) note(m plan.Member, was bool) {
 
 // has reports whether m is to be in the kernel.
 func (s *liveSet) has(m plan.Member) bool {
-	return s.counts[m] > 0 && (s.trie == nil || !s.trie.covered(m))
+	return s.counts[m] > 0 && (s.single(m) || !s.trie.covered(m))
 }
 
-// changes are what to put and delete since the last flush.
-func (s *liveSet) changes(c *plan.SetChange) {
+// changes are what to put and delete since the last flush, of single addresses or of
+// the others.
+func (s *liveSet) changes(c *plan.SetChange, single bool) {
 	for m, was := range s.was {
+		if s.single(m) != single {
+			continue
+		}
 		if now := s.has(m); now && !was {
 			c.Put = append(c.Put, m)
 		} else if was && !now {
@@ -262,42 +256,57 @@ func (s *liveSet) changes(c *plan.SetChange) {
 	}
 }
 
-// all are the members that are to be in the kernel.
-func (s *liveSet) all() []plan.Member {
-	out := make([]plan.Member, 0, len(s.counts))
-	if s.trie != nil {
-		s.trie.maximal(0, func(m plan.Member) { out = append(out, m) })
-		return out
-	}
+// addrs are the members that are no prefixes.
+func (s *liveSet) addrs() []plan.Member {
+	out := make([]plan.Member, 0, len(s.counts)-s.wide)
 	for m := range s.counts {
-		out = append(out, m)
+		if s.single(m) {
+			out = append(out, m)
+		}
 	}
 	return out
 }
 
-// flushSets emits what became of sets. A set whose type changed is another one to the
-// kernel, so what uses it is to be emitted again.
+// nets are the prefixes that no other one holds.
+func (s *liveSet) nets() []plan.Member {
+	var out []plan.Member
+	s.trie.maximal(0, func(m plan.Member) { out = append(out, m) })
+	return out
+}
+
+// flushSets emits what became of sets. Where a set came or went, what uses it is to be
+// emitted again.
 func (g *Graph) flushSets(h *half) {
 	for s := range h.dirtySets {
-		typ := s.ref.Type(s.wide > 0)
-		var c plan.SetChange
-		if s.emitted && typ == s.typ {
-			s.changes(&c)
-		} else {
-			if s.emitted {
-				h.delta.DeleteSets = append(h.delta.DeleteSets, s.ref.Name(s.typ))
-				for b := range s.users {
-					g.dirty.bodies[b] = struct{}{}
-				}
+		was := s.parts
+		s.parts = PartsFor(len(s.counts)-s.wide, s.wide)
+		if s.emitted && was != s.parts {
+			for b := range s.users {
+				g.dirty.bodies[b] = struct{}{}
 			}
-			s.emitted, s.typ = true, typ
-			h.delta.PutSets = append(h.delta.PutSets, plan.Set{Name: s.ref.Name(typ), Type: typ})
-			c.Put = s.all()
 		}
-		if s.was, s.dirty = nil, false; len(c.Put)+len(c.Delete) > 0 {
-			c.Set = s.ref.Name(typ)
-			h.delta.Changes = append(h.delta.Changes, c)
+		h.flushSet(s, s.ref.Set(), was.Addrs, s.parts.Addrs, s.addrs)
+		if was.Nets || s.parts.Nets {
+			h.flushSet(s, s.ref.NetSet(), was.Nets, s.parts.Nets, s.nets)
 		}
+		s.emitted, s.was, s.dirty = true, nil, false
 	}
 	clear(h.dirtySets)
+}
+
+// flushSet emits what became of a set of s that was there or is there now.
+func (h *half) flushSet(s *liveSet, set plan.Set, was, is bool, all func() []plan.Member) {
+	c := plan.SetChange{Set: set.Name}
+	switch {
+	case was && is:
+		s.changes(&c, set == s.ref.Set())
+	case was:
+		h.delta.DeleteSets = append(h.delta.DeleteSets, set.Name)
+	case is:
+		h.delta.PutSets = append(h.delta.PutSets, set)
+		c.Put = all()
+	}
+	if len(c.Put)+len(c.Delete) > 0 {
+		h.delta.Changes = append(h.delta.Changes, c)
+	}
 }

@@ -14,10 +14,9 @@ import (
 type Emitter struct {
 	Settings Settings
 	V6       bool
-	// Type is the present type of a set that is not constant; nil: what
-	// SetRef.Type(false) gives. When it changes, whatever uses the set is to be
-	// emitted again.
-	Type func(SetRef) plan.SetType
+	// Parts are the present sets of a selector; nil: all matched is single addresses.
+	// When they change, whatever uses the selector is to be emitted again.
+	Parts func(SetRef) Parts
 }
 
 // Needs are the sets that these rules need in a family, each once, in order of
@@ -214,19 +213,21 @@ func (s *shape) ports(e *model.Entity, ranges []model.PortRange, names []string,
 	return out
 }
 
-// match gives c's set its name.
-func (e Emitter) match(c cond) plan.Match {
-	if c.set {
-		c.Set = c.need.Name(e.typeOf(c.need.SetRef))
+// sets are c with the name of its set; one for each if there are several.
+func (e Emitter) sets(c cond) []plan.Match {
+	if !c.set {
+		return []plan.Match{c.Match}
 	}
-	return c.Match
-}
-
-func (e Emitter) typeOf(r SetRef) plan.SetType {
-	if r.Constant() || e.Type == nil {
-		return r.Type(false)
+	parts := Parts{Addrs: true}
+	if c.need.Kind == SetSelected && e.Parts != nil {
+		parts = e.Parts(c.need.SetRef)
 	}
-	return e.Type(r)
+	var out []plan.Match
+	for _, s := range c.need.Sets(parts) {
+		c.Set = s.Name
+		out = append(out, c.Match)
+	}
+	return out
 }
 
 // rule writes r: once for each way in which a packet can fit it, all ending as like
@@ -237,42 +238,64 @@ func (e Emitter) rule(r *model.Rule, like plan.Rule) []plan.Rule {
 	if !ok {
 		return nil
 	}
-	once := like.Verdict == plan.Continue
 	var out []plan.Rule
 	for _, proto := range s.protos {
-		for _, src := range ways(s.src, once) {
-			for _, dst := range ways(s.dst, once) {
-				rule := like
-				if proto != 0 {
-					rule.Match = append(rule.Match, plan.Match{Kind: plan.MatchProtocol, Low: uint16(proto)})
-				}
-				for _, list := range [...][]cond{s.all, src, dst} {
-					for _, c := range list {
-						rule.Match = append(rule.Match, e.match(c))
-					}
-				}
-				slices.SortStableFunc(rule.Match, func(a, b plan.Match) int { return cost(a.Kind) - cost(b.Kind) })
-				out = append(out, rule)
+		for _, way := range e.ways(s, like.Verdict == plan.Continue) {
+			rule := like
+			if proto != 0 {
+				rule.Match = append(rule.Match, plan.Match{Kind: plan.MatchProtocol, Low: uint16(proto)})
 			}
+			rule.Match = append(rule.Match, way...)
+			slices.SortStableFunc(rule.Match, func(a, b plan.Match) int { return cost(a.Kind) - cost(b.Kind) })
+			out = append(out, rule)
 		}
 	}
 	return out
 }
 
-// ways are the alternatives, each as a list; one empty list if there are none. Of those
-// to be fitted once only, each excludes the ones before it.
-func ways(alternatives []cond, once bool) [][]cond {
-	if len(alternatives) == 0 {
-		return [][]cond{nil}
+// ways are the ways to fit s, whatever the protocol: what has to be fitted in each, and
+// one of the sets of each selector, one of the source ports, one of the destination's.
+func (e Emitter) ways(s shape, once bool) [][]plan.Match {
+	var all []plan.Match
+	var either [][]plan.Match
+	for _, c := range s.all {
+		// In none of several sets is not in the first, and not in the second.
+		if ms := e.sets(c); c.Not || len(ms) == 1 {
+			all = append(all, ms...)
+		} else {
+			either = append(either, ms)
+		}
 	}
-	out := make([][]cond, len(alternatives))
-	for i, c := range alternatives {
-		out[i] = []cond{c}
-		for _, before := range alternatives[:i] {
-			if once {
-				before.Not = true
-				out[i] = append(out[i], before)
+	for _, ports := range [...][]cond{s.src, s.dst} {
+		var ms []plan.Match
+		for _, c := range ports {
+			ms = append(ms, e.sets(c)...)
+		}
+		either = append(either, ms)
+	}
+	out := [][]plan.Match{all}
+	for _, alternatives := range either {
+		if len(alternatives) > 0 {
+			out = choices(out, alternatives, once)
+		}
+	}
+	return out
+}
+
+// choices are the ways, each with each of the alternatives. Of those to be fitted once
+// only, each excludes the ones before it.
+func choices(ways [][]plan.Match, alternatives []plan.Match, once bool) [][]plan.Match {
+	var out [][]plan.Match
+	for _, way := range ways {
+		for i, m := range alternatives {
+			one := append(slices.Clone(way), m)
+			for _, before := range alternatives[:i] {
+				if once {
+					before.Not = true
+					one = append(one, before)
+				}
 			}
+			out = append(out, one)
 		}
 	}
 	return out

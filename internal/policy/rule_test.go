@@ -105,9 +105,8 @@ func readable(text string, needs []Need) string {
 		case SetServiceAddrs, SetServicePorts:
 			about = n.Service.Namespace + "/" + n.Service.Name
 		}
-		for _, nets := range []bool{false, true} {
-			text = strings.ReplaceAll(text, "@"+n.Name(n.Type(nets)), "@["+about+"]")
-		}
+		text = strings.ReplaceAll(text, "@"+n.Set().Name, "@["+about+"]")
+		text = strings.ReplaceAll(text, "@"+n.NetSet().Name, "@[nets of "+about+"]")
 	}
 	return text
 }
@@ -163,6 +162,22 @@ func TestRule(t *testing.T) {
 				"meta l4proto tcp th dport != 80 daddr . meta l4proto . th dport @[all():http/6] continue\n" +
 				"meta l4proto tcp th dport != 80 daddr . meta l4proto . th dport @[all():admin/6] daddr . meta l4proto . th dport != @[all():http/6] continue",
 		},
+		{rule: "Allow v4 selector has(nets) !selector has(nets2)", v4: "saddr @[nets of has(nets)] saddr != @[nets of has(nets2)] accept"},
+		{rule: "Allow v4 tcp selector has(mixed)", v4: "meta l4proto tcp saddr @[has(mixed)] accept\nmeta l4proto tcp saddr @[nets of has(mixed)] accept"},
+		{rule: "Log v4 selector has(mixed)", v4: "saddr @[has(mixed)] continue\nsaddr @[nets of has(mixed)] saddr != @[has(mixed)] continue"},
+		{rule: "Deny v4 !selector has(mixed)", v4: "saddr != @[has(mixed)] saddr != @[nets of has(mixed)] drop"},
+		{
+			rule: "Deny v4 selector has(mixed) to selector has(mixed2)",
+			v4: "saddr @[has(mixed)] daddr @[has(mixed2)] drop\nsaddr @[has(mixed)] daddr @[nets of has(mixed2)] drop\n" +
+				"saddr @[nets of has(mixed)] daddr @[has(mixed2)] drop\nsaddr @[nets of has(mixed)] daddr @[nets of has(mixed2)] drop",
+		},
+		{
+			rule: "Log v4 tcp to selector has(mixed) ports 80,443,http",
+			v4: "meta l4proto tcp th dport @[80-80,443-443] daddr @[has(mixed)] continue\n" +
+				"meta l4proto tcp th dport != @[80-80,443-443] daddr @[has(mixed)] daddr . meta l4proto . th dport @[has(mixed):http/6] continue\n" +
+				"meta l4proto tcp th dport @[80-80,443-443] daddr @[nets of has(mixed)] daddr != @[has(mixed)] continue\n" +
+				"meta l4proto tcp th dport != @[80-80,443-443] daddr @[nets of has(mixed)] daddr != @[has(mixed)] daddr . meta l4proto . th dport @[has(mixed):http/6] continue",
+		},
 		{rule: "Allow v4 to ports http", v4: "daddr . meta l4proto . th dport @[all():http/0] accept"},
 		{rule: "Allow v4 tcp to !ports http,admin", v4: "meta l4proto tcp daddr . meta l4proto . th dport != @[all():http/6] daddr . meta l4proto . th dport != @[all():admin/6] accept"},
 		{rule: "Allow v4 to service shop/web", v4: "daddr . meta l4proto . th dport @[shop/web] accept"},
@@ -175,7 +190,9 @@ func TestRule(t *testing.T) {
 			t.Parallel()
 			r := readRule(t, tt.rule)
 			for v6, want := range map[bool]string{false: tt.v4, true: tt.v6} {
-				e := Emitter{V6: v6}
+				e := Emitter{V6: v6, Parts: func(r SetRef) Parts {
+					return Parts{Addrs: !strings.Contains(r.Selector, "nets"), Nets: strings.Contains(r.Selector, "nets") || strings.Contains(r.Selector, "mixed")}
+				}}
 				like := e.enforced()(r.Action)
 				like.Log = nil
 				var lines []string
@@ -221,12 +238,12 @@ func TestSetNames(t *testing.T) {
 	a := SetRef{Kind: SetSelected, Selector: "has(a)"}
 	seen := map[string]string{}
 	for what, name := range map[string]string{
-		"addresses": a.Name(plan.SetAddrs), "nets": a.Name(plan.SetNets),
-		"other":      SetRef{Kind: SetSelected, Selector: "has(b)"}.Name(plan.SetAddrs),
-		"named port": SetRef{Kind: SetNamedPort, Selector: "has(a)", Port: "p"}.Name(plan.SetAddrPorts),
-		"udp":        SetRef{Kind: SetNamedPort, Selector: "has(a)", Port: "p", Protocol: 17}.Name(plan.SetAddrPorts),
-		"service":    SetRef{Kind: SetServicePorts, Service: model.Service{Namespace: "a", Name: "b"}}.Name(plan.SetAddrPorts),
-		"backends":   SetRef{Kind: SetServiceAddrs, Service: model.Service{Namespace: "a", Name: "b"}}.Name(plan.SetAddrs),
+		"addresses": a.Set().Name, "nets": a.NetSet().Name,
+		"other":      SetRef{Kind: SetSelected, Selector: "has(b)"}.Set().Name,
+		"named port": SetRef{Kind: SetNamedPort, Selector: "has(a)", Port: "p"}.Set().Name,
+		"udp":        SetRef{Kind: SetNamedPort, Selector: "has(a)", Port: "p", Protocol: 17}.Set().Name,
+		"service":    SetRef{Kind: SetServicePorts, Service: model.Service{Namespace: "a", Name: "b"}}.Set().Name,
+		"backends":   SetRef{Kind: SetServiceAddrs, Service: model.Service{Namespace: "a", Name: "b"}}.Set().Name,
 	} {
 		if seen[name] != "" || len(name) > 31 {
 			t.Errorf("%s and %s: %s", what, seen[name], name)

@@ -43,33 +43,46 @@ type Need struct {
 	Of *selector.Selector // of SetSelected and SetNamedPort; nil there: all(); else nil
 }
 
-// Type is the type of r's set. nets says that a member is not a single address;
-// it matters for SetSelected only.
-func (r SetRef) Type(nets bool) plan.SetType {
-	switch r.Kind {
-	case SetNamedPort, SetServicePorts:
-		return plan.SetAddrPorts
-	case SetConstNets:
-		return plan.SetNets
-	case SetConstPorts:
-		return plan.SetPorts
+// Parts says which sets there are of a selector (SetSelected). Its single addresses are
+// in a set of their own, since a change of one costs nothing there; while in a set of
+// intervals, where prefixes must be, it costs the more the larger that is. All other
+// SetRefs have one set, which is that of addresses here.
+type Parts struct{ Addrs, Nets bool }
+
+// PartsFor are the sets that are needed for so many single addresses and prefixes. A
+// selector that matches nothing has an empty set.
+func PartsFor(addrs, nets int) Parts { return Parts{Addrs: addrs > 0 || nets == 0, Nets: nets > 0} }
+
+// Sets are r's sets.
+func (r SetRef) Sets(p Parts) []plan.Set {
+	var out []plan.Set
+	if p.Addrs {
+		out = append(out, r.Set())
 	}
-	if nets {
-		return plan.SetNets
+	if p.Nets {
+		out = append(out, r.NetSet())
 	}
-	return plan.SetAddrs
+	return out
 }
 
-// Name is the kernel's name of r's set when it has that type, at most 31 bytes: two
-// letters for kind and type, and a hash of all that r says.
-func (r SetRef) Name(t plan.SetType) string {
-	prefix := [...]string{
-		SetSelected: "sa-", SetNamedPort: "np-", SetServicePorts: "vp-", SetServiceAddrs: "va-", SetConstNets: "cn-", SetConstPorts: "cp-",
+// Set is r's set; of SetSelected that of single addresses. Its name has at most 31 bytes:
+// two letters for kind and type, and a hash of all that r says.
+func (r SetRef) Set() plan.Set {
+	k := [...]struct {
+		prefix string
+		plan.SetType
+	}{
+		SetSelected: {"sa-", plan.SetAddrs}, SetNamedPort: {"np-", plan.SetAddrPorts}, SetServicePorts: {"vp-", plan.SetAddrPorts},
+		SetServiceAddrs: {"va-", plan.SetAddrs}, SetConstNets: {"cn-", plan.SetNets}, SetConstPorts: {"cp-", plan.SetPorts},
 	}[r.Kind]
-	if r.Kind == SetSelected && t == plan.SetNets {
-		prefix = "sn-"
-	}
-	return prefix + hash(24, r.Selector, r.Port, strconv.Itoa(int(r.Protocol)), r.Service.Namespace, r.Service.Name, r.Const)
+	return plan.Set{Name: k.prefix + r.hash(), Type: k.SetType}
+}
+
+// NetSet is the set of the prefixes of SetSelected.
+func (r SetRef) NetSet() plan.Set { return plan.Set{Name: "sn-" + r.hash(), Type: plan.SetNets} }
+
+func (r SetRef) hash() string {
+	return hash(24, r.Selector, r.Port, strconv.Itoa(int(r.Protocol)), r.Service.Namespace, r.Service.Name, r.Const)
 }
 
 // Constant reports whether the set's members follow from r alone.
