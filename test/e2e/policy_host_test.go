@@ -284,6 +284,10 @@ func TestDeadAgent(t *testing.T) {
 				t.Errorf("%s, behind %s: exit code %d, want it to pass: %v: %s", what, tt.link, code, tt.passes, out)
 			}
 		}
+		echoes := s.run(`awk '$1 == "Icmp:" && at { print $at } $1 == "Icmp:" { for (i = 2; i <= NF; i++) if ($i == "InEchos") at = i }' /proc/net/snmp`)
+		if (echoes != "0") != tt.passes {
+			t.Errorf("behind %s, the pod got %s echo requests, want some: %v", tt.link, echoes, tt.passes)
+		}
 		n.run("ip link del " + tt.link)
 	}
 	if got := shape(n); got != want {
