@@ -44,7 +44,7 @@ type engine struct {
 	notes    *notes
 	log      *slog.Logger
 
-	relink <-chan time.Time // due when the node's interfaces are to be looked at
+	look   <-chan time.Time // due when the kernel is to be looked at
 	replan <-chan time.Time // due when the sessions are to be planned anew; nil: not
 	reread <-chan time.Time // due when the secrets are to be looked at again; nil: there are none
 
@@ -78,8 +78,8 @@ func (e *engine) run(ctx context.Context, batches <-chan model.Batch, learned <-
 			e.plan()
 		case <-e.reread:
 			e.compareSecrets()
-		case <-e.relink:
-			e.lookAtLinks()
+		case <-e.look:
+			e.lookAtKernel()
 		}
 	}
 }
@@ -87,7 +87,10 @@ func (e *engine) run(ctx context.Context, batches <-chan model.Batch, learned <-
 // step takes in one batch from the datastore.
 func (e *engine) step(b model.Batch) {
 	if b.Synced && !e.storeSynced {
-		e.lookAtLinks() // before the first rules are written
+		e.lookAtKernel() // before the first rules are written
+	}
+	if e.filter.firstHost(b) {
+		e.relink()
 	}
 	e.filter.step(b)
 	e.fib.Apply(e.graph.Step(b))
@@ -130,14 +133,21 @@ func (e *engine) learn(b bgp.LearnedBatch) {
 	e.release()
 }
 
-// lookAtLinks tells policy which interfaces the node has, and notes what the kernel
-// has refused since.
-func (e *engine) lookAtLinks() {
+// lookAtKernel notes what the kernel has refused since, and which interfaces there are
+// if anybody needs them: some thousand would be a thousandth of a core for nothing.
+func (e *engine) lookAtKernel() {
 	e.notes.problems("kernel", e.filter.refused())
+	if e.filter.graph.NeedsLinks() {
+		e.relink()
+	}
+	e.look = time.After(lookInterval)
+}
+
+// relink tells policy which interfaces the node has.
+func (e *engine) relink() {
 	if err := e.filter.relink(); err != nil {
 		e.log.Warn("the node's interfaces can't be read; host endpoints stay as they are", "err", err)
 	}
-	e.relink = time.After(relinkInterval)
 }
 
 // release lets the kernel doors remove what an earlier run left, as soon as

@@ -26,9 +26,9 @@ const (
 	// listenRetry is the time between two tries to listen to the log groups, which
 	// one program in a network namespace can do.
 	listenRetry = 30 * time.Second
-	// relinkInterval is the time between two looks at the node's interfaces, which a
-	// host endpoint may be found by.
-	relinkInterval = 5 * time.Second
+	// lookInterval is the time between two looks at what the kernel refuses, and at the
+	// node's interfaces, which a host endpoint may be found by.
+	lookInterval = 5 * time.Second
 )
 
 // filter is the node's packet filter: what policy decides, kernel/nft keeps in
@@ -93,6 +93,14 @@ func (f *filter) forwardOptions() forward.Options {
 
 // step takes in one batch from the datastore.
 func (f *filter) step(b model.Batch) { f.apply(b, f.graph.Step(b)) }
+
+// firstHost reports whether b brings a host endpoint to this node, which had none: then
+// nobody has looked at its interfaces of late.
+func (f *filter) firstHost(b model.Batch) bool {
+	host := func(v model.Value) bool { h, ok := v.(model.HostEndpoint); return ok && h.Node == f.node }
+	return !f.graph.NeedsLinks() && (slices.ContainsFunc(b.Puts, host) ||
+		slices.ContainsFunc(b.Invalids, func(in model.Invalid) bool { return in.Strict != nil && host(in.Strict) }))
+}
 
 // relink looks at the node's interfaces.
 func (f *filter) relink() error {

@@ -44,6 +44,7 @@ type subjects struct {
 	free      []uint32
 	byLink    map[string][]*subject // workloads, sorted by key
 	byProfile map[string]map[*subject]struct{}
+	hostCount int // of them that are host endpoints
 }
 
 func newSubjects() subjects {
@@ -70,6 +71,7 @@ func (g *Graph) putSubject(k model.Key, now *subject) {
 			g.subjects.list = append(g.subjects.list, nil)
 		}
 		g.subjects.byKey[k], g.subjects.list[s.n] = s, s
+		g.subjects.hostCount += b2i(s.host)
 	} else {
 		g.leave(s)
 		s.link, s.labels, s.parents, s.addrs, s.sources = now.link, now.labels, now.parents, now.addrs, now.sources
@@ -86,6 +88,7 @@ func (g *Graph) dropSubject(k model.Key) {
 	g.selected.Delete(s.n)
 	g.leave(s)
 	s.gone = true
+	g.subjects.hostCount -= b2i(s.host)
 	delete(g.subjects.byKey, k)
 	g.subjects.list[s.n] = nil
 	g.subjects.free = append(g.subjects.free, s.n)
@@ -190,6 +193,10 @@ func (s *subject) interfaces() int {
 func (s *subject) hasFamily(v6 bool) bool {
 	return slices.ContainsFunc(s.addrs, func(a netip.Addr) bool { return a.Is6() == v6 })
 }
+
+// NeedsLinks reports whether anything depends on which interfaces the node has: whether
+// it has host endpoints.
+func (g *Graph) NeedsLinks() bool { return g.subjects.hostCount > 0 }
 
 // hosts are the host endpoints of this node, sorted by key.
 func (ss *subjects) hosts() []*subject {
