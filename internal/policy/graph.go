@@ -36,6 +36,7 @@ type Graph struct {
 
 	policies map[model.Key]*pol
 	profiles map[string]*prof
+	gone     gone
 	shared   map[plainRule][]model.Rule
 	subjects subjects
 	selected *index.Index // subjects × selectors of policies
@@ -61,6 +62,13 @@ type other struct {
 	round uint32
 }
 
+// gone is what was dropped since the last flush and still is in force: what comes back
+// before it has to be the same again, since lists of that name hold on to it.
+type gone struct {
+	policies map[model.Key]*pol
+	profiles map[string]*prof
+}
+
 // dirty is what the next flush looks at again.
 type dirty struct {
 	settings bool                  // they may have changed
@@ -84,6 +92,7 @@ func NewGraph(node string, process ...model.FelixConfig) *Graph {
 		services: map[model.Service]map[model.Key]*other{},
 		policies: map[model.Key]*pol{},
 		profiles: map[string]*prof{},
+		gone:     gone{map[model.Key]*pol{}, map[string]*prof{}},
 		shared:   map[plainRule][]model.Rule{},
 		subjects: newSubjects(),
 		flawed:   map[*pol]struct{}{},

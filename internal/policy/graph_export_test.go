@@ -11,7 +11,7 @@ func (g *Graph) Leftovers() string {
 		"selectors of rules": g.members.Selectors(), "services": len(g.services),
 		"policies": len(g.policies), "profiles": len(g.profiles), "subjects": len(g.subjects.byKey),
 		"links": len(g.subjects.byLink), "profiles of subjects": len(g.subjects.byProfile),
-		"selectors of policies": g.selected.Selectors(), "flawed": len(g.flawed),
+		"selectors of policies": g.selected.Selectors(), "flawed": len(g.flawed), "gone": len(g.gone.policies) + len(g.gone.profiles),
 		"dirty subjects": len(g.dirty.subjects), "dirty bodies": len(g.dirty.bodies), "dirty tiers": len(g.dirty.tiers),
 	}
 	for _, h := range g.halves {

@@ -254,6 +254,8 @@ func (g *Graph) flush() plan.FilterDelta {
 	g.dirty.settings, g.dirty.hosts, g.dirty.chains, g.dirty.base = false, false, false, false
 	clear(g.dirty.bodies)
 	clear(g.dirty.tiers)
+	clear(g.gone.policies)
+	clear(g.gone.profiles)
 	return plan.FilterDelta{V4: g.halves[0].take(), V6: g.halves[1].take()}
 }
 

@@ -25,9 +25,13 @@ type prof struct {
 func (g *Graph) putPolicy(k model.Key, v model.Policy) {
 	p := g.policies[k]
 	if p == nil {
-		p = &pol{p: v, round: g.round}
+		if p = g.gone.policies[k]; p == nil {
+			p = &pol{}
+		}
+		p.p, p.round = v, g.round
 		g.policies[k] = p
 		g.choose(p)
+		g.touchBodies(p.bodies)
 		g.look(p)
 		return
 	}
@@ -58,6 +62,7 @@ func (g *Graph) dropPolicy(k model.Key) {
 	p := g.policies[k]
 	g.unchoose(p)
 	delete(g.policies, k)
+	g.gone.policies[k] = p
 	if _, ok := g.flawed[p]; ok {
 		delete(g.flawed, p)
 		g.dirty.problems = true
@@ -106,7 +111,9 @@ func (g *Graph) putProfile(v model.Profile) {
 	g.members.PutParent(v.Name, v.Labels)
 	p, had := g.profiles[v.Name]
 	if !had {
-		p = &prof{}
+		if p = g.gone.profiles[v.Name]; p == nil {
+			p = &prof{}
+		}
 		g.profiles[v.Name] = p
 	}
 	p.p, p.round = model.Profile{Name: v.Name, Ingress: g.share(v.Ingress), Egress: g.share(v.Egress)}, g.round
@@ -151,9 +158,11 @@ func anyEnd(e *model.Entity) bool {
 }
 
 func (g *Graph) dropProfile(name string) {
-	if g.profiles[name] == nil {
+	p := g.profiles[name]
+	if p == nil {
 		return
 	}
+	g.gone.profiles[name] = p
 	g.members.DeleteParent(name)
 	delete(g.profiles, name)
 	if users := g.subjects.byProfile[name]; users != nil {
