@@ -7,8 +7,9 @@ import (
 	"github.com/weft-net/weft/internal/plan"
 )
 
-// List is everything that judges an endpoint in a stage and direction.
-// Endpoints with equal lists share a list chain.
+// List is everything that judges an endpoint in a stage and direction, as far as any
+// packet comes: to the first tier that all end in. Endpoints with equal lists share a
+// list chain.
 type List struct {
 	Host      bool
 	Stage     Stage
@@ -83,6 +84,17 @@ func (l TierList) Chained(d Direction) bool {
 // denies reports whether nothing gets past l at that stage, unless by a Pass rule.
 func (l TierList) denies(s Stage) bool {
 	return s.HasDefault() && l.Enforced() && l.Tier.Default == model.Deny
+}
+
+// reach is how many of the tiers packets come to, and whether they come to what is
+// behind them.
+func reach(tiers []TierList, s Stage, d Direction) (n int, through bool) {
+	for i, t := range tiers {
+		if t.denies(s) && !t.Chained(d) {
+			return i + 1, false
+		}
+	}
+	return len(tiers), true
 }
 
 // InlinedProfile reports whether p stands in the list chains themselves, since it says
@@ -241,7 +253,7 @@ func jump(to, comment string) plan.Rule {
 }
 
 // ListChain is the tiers and profiles of a list, up to the first that no packet gets
-// past: what would stand behind it would only be checked by the kernel, for nothing.
+// past.
 //
 // In the stage Normal what nothing allows is denied. The other stages only deny what
 // their policies do: forwarded packets that no policy with applyOnForward is about pass
@@ -254,17 +266,15 @@ func (e Emitter) ListChain(l List) plan.Chain {
 	if l.Host && l.Stage != Forwarded {
 		c.Rules = append(c.Rules, jump(failsafeChain(l.Direction, l.Stage), ""))
 	}
-	for _, t := range l.Tiers {
+	n, through := reach(l.Tiers, l.Stage, l.Direction)
+	for _, t := range l.Tiers[:n] {
 		if t.Chained(l.Direction) {
 			c.Rules = append(c.Rules, jump(TierChainName(t, l.Stage, l.Direction), t.Tier.Key().String()))
 			continue
 		}
 		c.Rules = append(c.Rules, e.tierRules(t, l.Stage, l.Direction)...)
-		if t.denies(l.Stage) {
-			return c
-		}
 	}
-	if l.Stage != Normal {
+	if l.Stage != Normal || !through {
 		return c
 	}
 	for _, p := range l.Profiles {

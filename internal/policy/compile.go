@@ -129,7 +129,8 @@ func (c *compiler) used() Points {
 func (c *compiler) list(s Subject, p Point) List {
 	st, d := p.When()
 	l := List{Host: s.Host, Stage: st, Direction: d, Tiers: c.view.Tiers(s, d, st)}
-	if st == Normal {
+	n, through := reach(l.Tiers, st, d)
+	if l.Tiers = l.Tiers[:n]; st == Normal && through {
 		l.Profiles = s.Profiles
 	}
 	return l

@@ -110,6 +110,8 @@ func TestDeltasAreMinimal(t *testing.T) {
 	t.Parallel()
 	put := func(vs ...model.Value) model.Batch { return model.Batch{Puts: vs} }
 	web2, dual := endpoint(benchNode, "web2", "web", "10.0.0.2"), endpoint(benchNode, "web1", "web", "10.0.0.1", "fd00::1")
+	bare := web2
+	bare.Profiles = nil
 	relabelled := client("10.0.0.9", "client")
 	relabelled.Labels["more"] = "labels"
 	unused := webPolicy(t, `role == "client"`, 80)
@@ -118,6 +120,8 @@ func TestDeltasAreMinimal(t *testing.T) {
 	later.Order = 20
 	passing := webPolicy(t, `role == "client"`, 80)
 	passing.Ingress[0].Action = model.Pass
+	// What comes to be behind a tier makes another list.
+	const relisted = "v4 + to-workload-links caliweb1\nv4 + to-workload-lists\nv4 - to-workload-lists\n"
 	deny, ask := []model.Rule{{Action: model.Deny}}, []model.Rule{{Action: model.Allow, Protocol: 6}}
 	denying := model.Profile{Name: "kns.ns", Labels: map[string]string{"pcns.a": "b"}, Ingress: deny, Egress: deny}
 	asking := model.Profile{Name: "kns.ns", Labels: denying.Labels, Ingress: ask, Egress: ask}
@@ -133,17 +137,20 @@ func TestDeltasAreMinimal(t *testing.T) {
 		"the same snapshot again":     {model.Batch{Reset: true, Puts: smallWorld(t), Synced: true}, ""},
 		"an invalid policy":           {model.Batch{Invalids: []model.Invalid{{Key: unused.Origin}, {Key: later.Origin, Strict: unused}}}, ""},
 		"a rule":                      {put(webPolicy(t, `role == "client"`, 81)), "v4 put chain policy-i"},
-		"a Pass rule":                 {put(passing), "v4 delete chain policy-i\nv4 put chain list\nv4 put chain tier-i"},
-		"a tier that passes":          {put(model.Tier{Name: "default", Order: 1e6, Default: model.Pass}), "v4 put chain list"},
+		"a Pass rule":                 {put(passing), relisted + "v4 delete chain list\nv4 delete chain policy-i\nv4 put chain list\nv4 put chain tier-i"},
+		"a tier that passes":          {put(model.Tier{Name: "default", Order: 1e6, Default: model.Pass}), relisted + "v4 delete chain list\nv4 put chain list"},
 		"a tier of nobody":            {put(model.Tier{Name: "other", Default: model.Pass}), ""},
 		"a profile that denies":       {put(denying), "v4 put chain list"},
-		"a profile that asks":         {put(asking), "v4 put chain list\nv4 put chain profile-e\nv4 put chain profile-i"},
+		"a profile that asks":         {put(asking), "v4 put chain list\nv4 put chain profile-e"},
 		"another address in a set":    {put(netSet("192.0.2.1/32", "192.0.2.2/32")), "v4 + sa 192.0.2.2/32"},
 		"an address that two give":    {put(netSet("192.0.2.1/32", "10.0.0.9/32")), ""},
 		"a CIDR makes another set":    {put(netSet("192.0.2.0/24", "192.0.2.1/32")), "v4 + sn 192.0.2.0/24\nv4 put chain policy-i\nv4 put set sn"},
 		"CIDRs alone need no other":   {model.Batch{Puts: []model.Value{netSet("192.0.2.0/24", "192.0.0.0/16")}, Deletes: []model.Key{client("10.0.0.9", "").Key()}}, "v4 + sn 192.0.0.0/16\nv4 delete set sa\nv4 put chain policy-i\nv4 put set sn"},
 		"a net that another one has":  {put(netSet("192.0.2.1/32", "192.0.2.1/32")), ""},
 		"an endpoint of a known list": {put(web2), "v4 + from-workload-links caliweb2\nv4 + source-addrs caliweb2\nv4 + to-workload-links caliweb2"},
+		"an endpoint without profile": { // which only matters where no policy is
+			put(bare), "v4 + from-workload-links caliweb2\nv4 + from-workload-lists\nv4 + source-addrs caliweb2\nv4 + to-workload-links caliweb2\nv4 put chain list",
+		},
 		"an endpoint goes": {
 			model.Batch{Deletes: []model.Key{client("10.0.0.9", "").Key()}}, "v4 - sa 10.0.0.9/32",
 		},

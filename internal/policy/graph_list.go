@@ -91,7 +91,8 @@ func (g *Graph) want(host bool, st Stage, d Direction, mine []*pol, profs []*pro
 		w.Tiers[last].Policies = append(w.Tiers[last].Policies, &p.p)
 		w.pols[last] = append(w.pols[last], p)
 	}
-	if st == Normal {
+	n, through := reach(w.Tiers, st, d)
+	if w.Tiers, w.pols = w.Tiers[:n], w.pols[:n]; st == Normal && through {
 		w.profs = profs
 		for _, p := range profs {
 			w.Profiles = append(w.Profiles, &p.p)

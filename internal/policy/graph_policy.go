@@ -51,9 +51,9 @@ func (g *Graph) putPolicy(k model.Key, v model.Policy) {
 }
 
 // samePlace reports whether two versions of a policy stand in the same lists at the
-// same places.
+// same places, with the same behind them.
 func samePlace(a, b *model.Policy) bool {
-	return a.Tier == b.Tier && a.Order == b.Order && a.Staged == b.Staged && a.Delete == b.Delete &&
+	return Inlined(a, Ingress) == Inlined(b, Ingress) && Inlined(a, Egress) == Inlined(b, Egress) && a.Tier == b.Tier && a.Order == b.Order && a.Staged == b.Staged && a.Delete == b.Delete &&
 		a.AppliesIngress == b.AppliesIngress && a.AppliesEgress == b.AppliesEgress &&
 		a.DoNotTrack == b.DoNotTrack && a.PreDNAT == b.PreDNAT && a.ApplyOnForward == b.ApplyOnForward
 }
