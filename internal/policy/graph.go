@@ -62,13 +62,6 @@ type other struct {
 	round uint32
 }
 
-// gone is what was dropped since the last flush and still is in force: what comes back
-// before it has to be the same again, since lists of that name hold on to it.
-type gone struct {
-	policies map[model.Key]*pol
-	profiles map[string]*prof
-}
-
 // dirty is what the next flush looks at again.
 type dirty struct {
 	settings bool                  // they may have changed

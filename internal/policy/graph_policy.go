@@ -21,6 +21,13 @@ type prof struct {
 	bodies [2][2]*body
 }
 
+// gone is what was dropped since the last flush and still is in force: what comes back
+// before it has to be the same again, since lists of that name hold on to it.
+type gone struct {
+	policies map[model.Key]*pol
+	profiles map[string]*prof
+}
+
 // putPolicy takes in a policy.
 func (g *Graph) putPolicy(k model.Key, v model.Policy) {
 	p := g.policies[k]
