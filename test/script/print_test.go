@@ -22,6 +22,7 @@ func (n *node) files(c *cluster) map[string]string {
 		"plan.problems": n.allProblems(c),
 		"plan.speaker":  fmt.Sprintf("as %d id %v port %d\n", n.speaker.ASN, n.speaker.RouterID, cmp.Or(n.speaker.ListenPort, bgp.DefaultPort)),
 		"plan.delta":    n.delta,
+		"plan.filter":   n.changed,
 	}
 }
 

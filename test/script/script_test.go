@@ -17,9 +17,12 @@
 //	step                         let every node take in what happened, and write the
 //	                             plan.* files of the current one
 //
+//	explain FROM TO [tcp|udp PORT] [by OBJECT]   which must be allowed; with ! denied
+//
 // The files are plan.routes (as ip route prints them, without the device of a
 // gateway), plan.links, plan.peers, plan.networks, plan.problems, plan.speaker
-// and plan.delta: what the step changed in routes, links and neighbours.
+// plan.delta: what the step changed in routes, links and neighbours, and plan.filter:
+// what it changed in the tables of the packet filter, IPv4 first.
 //
 // go test ./test/script -update writes what came out into the scenarios.
 package script_test
@@ -31,6 +34,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -41,6 +45,7 @@ import (
 	"github.com/weft-net/weft/internal/model"
 	"github.com/weft-net/weft/internal/peering"
 	"github.com/weft-net/weft/internal/plan"
+	"github.com/weft-net/weft/internal/policy"
 	"github.com/weft-net/weft/internal/route"
 )
 
@@ -91,6 +96,7 @@ func TestScripts(t *testing.T) {
 			"forget": command(1, 1, func(ts *testscript.TestScript, c *cluster, a []string) {
 				c.here.learned.Deletes = append(c.here.learned.Deletes, prefix(ts, a[0]))
 			}),
+			"explain": explain,
 			"step": command(0, 0, func(ts *testscript.TestScript, c *cluster, _ []string) {
 				ts.Check(c.step())
 				for name, text := range c.here.files(c) {
@@ -167,15 +173,20 @@ type node struct {
 	problems []model.Problem
 	plan     plan.Node
 	delta    string
+	policy   *policy.Graph
+	filter   plan.Filter
+	compiled plan.Filter // the reference of filter
+	changed  string      // what the last step changed in it
 }
 
 // on turns to a node; one that was not looked at before joins with a snapshot.
 func (c *cluster) on(name string) {
 	n, ok := c.nodes[name]
 	if !ok {
-		n = &node{name: name, graph: route.NewGraph(name), view: peering.NewView(name), told: map[netip.Prefix]bgp.Learned{}}
+		n = &node{name: name, graph: route.NewGraph(name), view: peering.NewView(name), policy: policy.NewGraph(name), told: map[netip.Prefix]bgp.Learned{}}
 		n.plan = n.plan.Apply(n.graph.Step(c.snapshot()))
 		n.view.Step(c.snapshot())
+		n.filter = n.filter.Apply(n.policy.Step(c.snapshot()))
 		c.nodes[name] = n
 	}
 	c.here = n
@@ -254,5 +265,45 @@ func (n *node) step(c *cluster, b model.Batch) error {
 	if d := plan.Diff(route.Compile(n.name, c.world, n.told, n.fixed), n.plan); d != "" {
 		return fmt.Errorf("the graph differs from the reference (-want +got):\n%s", d)
 	}
+	n.filter = n.filter.Apply(n.policy.Step(b))
+	compiled := policy.Compile(n.name, c.world, nil, n.policy.Settings())
+	if d := plan.DiffFilters(compiled, n.filter); d != "" {
+		return fmt.Errorf("the graph of policy differs from the reference (-want +got):\n%s", d)
+	}
+	n.changed = ""
+	if d := plan.DiffFilters(n.compiled, compiled); d != "" {
+		n.changed = d + "\n"
+	}
+	n.compiled = compiled
 	return n.speaker.Validate()
+}
+
+// explain checks what becomes of the first packet of a connection, and who decides.
+func explain(ts *testscript.TestScript, neg bool, args []string) {
+	c := ts.Value(key{}).(*cluster)
+	q := policy.Query{SrcPort: 32768, Protocol: 1, ICMPType: 8}
+	by := ""
+	if n := len(args); n > 2 && args[n-2] == "by" {
+		args, by = args[:n-2], args[n-1]
+	}
+	switch len(args) {
+	case 2:
+	case 4:
+		port, err := strconv.ParseUint(args[3], 10, 16)
+		ts.Check(err)
+		q.Protocol, q.DstPort = map[string]uint8{"tcp": 6, "udp": 17}[args[2]], uint16(port)
+	default:
+		ts.Fatalf("see the head of script_test.go for the use of this command")
+	}
+	for i, end := range []*policy.Party{&q.Src, &q.Dst} {
+		addr, err := netip.ParseAddr(args[i])
+		ts.Check(err)
+		end.Addr = addr
+	}
+	e, err := policy.NewView(c.world).Verdict(q)
+	ts.Check(err)
+	decider, _ := e.Decider()
+	if e.Allowed == neg || by != "" && decider.Object != by {
+		ts.Fatalf("it is not so:\n%s", e.String())
+	}
 }
