@@ -165,8 +165,8 @@ type EndpointSlice struct {
 	Namespace, Name string
 	Service         Service // zero: of none
 	Addrs           []netip.Addr
-	// Ports of the addresses. Port 0 means that the slice does not say which; as a
-	// destination Calico matches none then.
+	// Ports of the addresses. Port 0 means all ports of the protocol: that the slice
+	// does not restrict them. (Calico matches none then, which opens what a rule denies.)
 	Ports []NamedPort
 }
 

@@ -173,7 +173,7 @@ func (c *compiler) sets(rules []model.Rule) {
 			continue
 		}
 		members, nets := c.members(n)
-		c.parts[n.SetRef] = PartsFor(len(members), len(nets))
+		c.parts[n.SetRef] = n.PartsFor(len(members), len(nets))
 		for _, set := range n.Sets(c.parts[n.SetRef]) {
 			s := plan.NewSetContent(set)
 			if set == n.Set() {
@@ -212,7 +212,7 @@ func (c *compiler) members(n Need) (out, nets []plan.Member) {
 				out = append(out, c.namedPorts(h, n)...)
 			}
 		}
-	case SetServicePorts, SetServiceAddrs:
+	case SetServicePorts, SetServiceAddrs, SetServiceAnyPort:
 		for _, v := range c.view.World() {
 			if s, ok := v.(model.EndpointSlice); ok && s.Service == n.Service {
 				out = append(out, c.backends(s, n)...)
@@ -250,8 +250,11 @@ func (c *compiler) backends(s model.EndpointSlice, n Need) []plan.Member {
 			continue
 		}
 		for _, p := range s.Ports {
-			if p.Port != 0 {
+			switch {
+			case n.Kind == SetServicePorts && p.Port != 0:
 				out = append(out, plan.AddrPortMember(a, p.Protocol, p.Port))
+			case n.Kind == SetServiceAnyPort && p.Port == 0 && p.Protocol == n.Protocol:
+				out = append(out, plan.AddrMember(a))
 			}
 		}
 	}

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"iter"
+	"net/netip"
 	"slices"
 
 	"github.com/weft-net/weft/internal/model"
@@ -50,9 +51,9 @@ func (g *Graph) fill(s *liveSet, n Need) {
 		for item := range g.members.Items(s.sel) {
 			g.change(s, item, true)
 		}
-	case SetServiceAddrs, SetServicePorts:
+	case SetServiceAddrs, SetServicePorts, SetServiceAnyPort:
 		for _, o := range g.services[s.ref.Service] {
-			for m := range serviceMembers(o.v.(model.EndpointSlice), s.ref.Kind, s.v6) {
+			for m := range serviceMembers(o.v.(model.EndpointSlice), s.ref, s.v6) {
 				s.add(m)
 			}
 		}
@@ -134,20 +135,20 @@ func portMembers(nets []plan.Member, ports []model.NamedPort, ref SetRef, v6 boo
 }
 
 // serviceMembers are what a slice contributes to a set of its service.
-func serviceMembers(sl model.EndpointSlice, kind SetKind, v6 bool) iter.Seq[plan.Member] {
+func serviceMembers(sl model.EndpointSlice, ref SetRef, v6 bool) iter.Seq[plan.Member] {
 	return func(yield func(plan.Member) bool) {
 		for _, a := range sl.Addrs {
 			if !a.IsValid() || a.Is6() != v6 {
 				continue
 			}
-			if kind == SetServiceAddrs {
+			if ref.Kind == SetServiceAddrs {
 				if !yield(plan.AddrMember(a)) {
 					return
 				}
 				continue
 			}
 			for _, p := range sl.Ports {
-				if p.Port != 0 && !yield(plan.AddrPortMember(a, p.Protocol, p.Port)) {
+				if m, ok := ref.backend(a, p); ok && !yield(m) {
 					return
 				}
 			}
@@ -155,16 +156,29 @@ func serviceMembers(sl model.EndpointSlice, kind SetKind, v6 bool) iter.Seq[plan
 	}
 }
 
+// backend is what a port of a backend contributes to r; false: nothing.
+func (r SetRef) backend(a netip.Addr, p model.NamedPort) (plan.Member, bool) {
+	if r.Kind == SetServicePorts {
+		return plan.AddrPortMember(a, p.Protocol, p.Port), p.Port != 0
+	}
+	return plan.AddrMember(a), p.Port == 0 && p.Protocol == r.Protocol
+}
+
 // serviceChanged takes a slice of a service into the sets of that service, or out.
 func (g *Graph) serviceChanged(sl model.EndpointSlice, came bool) {
+	refs := []SetRef{{Kind: SetServicePorts}, {Kind: SetServiceAddrs}}
+	for _, proto := range serviceProtocols {
+		refs = append(refs, SetRef{Kind: SetServiceAnyPort, Protocol: proto})
+	}
 	for _, h := range g.halves {
-		for _, kind := range [2]SetKind{SetServicePorts, SetServiceAddrs} {
-			s := h.sets[SetRef{Kind: kind, Service: sl.Service}]
+		for _, ref := range refs {
+			ref.Service = sl.Service
+			s := h.sets[ref]
 			if s == nil {
 				continue
 			}
 			s.dirty, h.dirtySets[s] = true, struct{}{}
-			for m := range serviceMembers(sl, kind, h.v6) {
+			for m := range serviceMembers(sl, ref, h.v6) {
 				if came {
 					s.add(m)
 				} else {
@@ -279,7 +293,7 @@ func (s *liveSet) nets() []plan.Member {
 func (g *Graph) flushSets(h *half) {
 	for s := range h.dirtySets {
 		was := s.parts
-		s.parts = PartsFor(len(s.counts)-s.wide, s.wide)
+		s.parts = s.ref.PartsFor(len(s.counts)-s.wide, s.wide)
 		if s.emitted && was != s.parts {
 			for b := range s.users {
 				g.dirty.bodies[b] = struct{}{}

@@ -14,8 +14,9 @@ import (
 type Emitter struct {
 	Settings Settings
 	V6       bool
-	// Parts are the present sets of a selector; nil: all matched is single addresses.
-	// When they change, whatever uses the selector is to be emitted again.
+	// Parts are the present sets of a selector, or of backends that take all ports; nil:
+	// all matched is single addresses, and there are no such backends. When they change,
+	// whatever uses the selector or service is to be emitted again.
 	Parts func(SetRef) Parts
 }
 
@@ -25,15 +26,13 @@ func Needs(rules []model.Rule, v6 bool) []Need {
 	var out []Need
 	seen := map[SetRef]bool{}
 	for i := range rules {
-		s, ok := shapeOf(&rules[i], v6)
-		if !ok {
-			continue
-		}
-		for _, list := range [...][]cond{s.all, s.src, s.dst} {
-			for _, c := range list {
-				if c.set && !seen[c.need.SetRef] {
-					seen[c.need.SetRef] = true
-					out = append(out, c.need)
+		for _, s := range shapesOf(&rules[i], v6) {
+			for _, list := range [...][]cond{s.all, s.src, s.dst} {
+				for _, c := range list {
+					if c.set && !seen[c.need.SetRef] {
+						seen[c.need.SetRef] = true
+						out = append(out, c.need)
+					}
 				}
 			}
 		}
@@ -54,13 +53,41 @@ type shape struct {
 	protos   []uint8 // {0}: any
 	all      []cond
 	src, dst []cond // alternatives of ports
+	anyPort  bool   // the destination is a backend that takes all ports, if there is one
+}
+
+// serviceProtocols are those that backends of services may have.
+var serviceProtocols = [...]uint8{protoTCP, protoUDP, protoSCTP}
+
+// shapesOf is r in a family: once as it is, and where the destination is a service once
+// for each protocol in which backends may take all ports.
+func shapesOf(r *model.Rule, v6 bool) []shape {
+	var out []shape
+	if s, ok := shapeOf(r, v6, false); ok {
+		out = append(out, s)
+	}
+	if r.Destination.Service == (model.Service{}) {
+		return out
+	}
+	for _, proto := range serviceProtocols {
+		one := *r
+		one.Protocol = proto
+		if r.Protocol != 0 && r.Protocol != proto {
+			continue
+		}
+		if s, ok := shapeOf(&one, v6, true); ok {
+			out = append(out, s)
+		}
+	}
+	return out
 }
 
 // shapeOf is r in a family; ok is false if it can match nothing there.
 //
 // A rule whose nets are all of the other family is a rule for that family only, also
 // where they are negated, as in Calico.
-func shapeOf(r *model.Rule, v6 bool) (s shape, ok bool) {
+func shapeOf(r *model.Rule, v6, anyPort bool) (s shape, ok bool) {
+	s.anyPort = anyPort
 	other := uint8(6)
 	if v6 {
 		other = 4
@@ -149,7 +176,11 @@ func (s *shape) entity(e *model.Entity, dst bool, proto uint8, v6 bool) bool {
 	}
 	if e.Service != (model.Service{}) {
 		if dst {
-			s.addSet(at.addrPort, false, Need{SetRef: SetRef{Kind: SetServicePorts, Service: e.Service}})
+			// Who takes all ports counts where no port does: a packet fits one of the two.
+			s.addSet(at.addrPort, s.anyPort, Need{SetRef: SetRef{Kind: SetServicePorts, Service: e.Service}})
+			if s.anyPort {
+				s.addSet(at.set, false, Need{SetRef: SetRef{Kind: SetServiceAnyPort, Service: e.Service, Protocol: proto}})
+			}
 		} else {
 			s.addSet(at.set, false, Need{SetRef: SetRef{Kind: SetServiceAddrs, Service: e.Service}})
 		}
@@ -234,23 +265,31 @@ func (e Emitter) sets(c cond) []plan.Match {
 // does, which gives all but the matches. Who goes on after a fit, as Log does, must not
 // fit twice; so each way then excludes those before it.
 func (e Emitter) rule(r *model.Rule, like plan.Rule) []plan.Rule {
-	s, ok := shapeOf(r, e.V6)
-	if !ok {
-		return nil
-	}
 	var out []plan.Rule
-	for _, proto := range s.protos {
-		for _, way := range e.ways(s, like.Verdict == plan.Continue) {
-			rule := like
-			if proto != 0 {
-				rule.Match = append(rule.Match, plan.Match{Kind: plan.MatchProtocol, Low: uint16(proto)})
+	for _, s := range shapesOf(r, e.V6) {
+		if s.anyPort && !e.present(s) {
+			continue
+		}
+		for _, proto := range s.protos {
+			for _, way := range e.ways(s, like.Verdict == plan.Continue) {
+				rule := like
+				if proto != 0 {
+					rule.Match = append(rule.Match, plan.Match{Kind: plan.MatchProtocol, Low: uint16(proto)})
+				}
+				rule.Match = append(rule.Match, way...)
+				slices.SortStableFunc(rule.Match, func(a, b plan.Match) int { return cost(a.Kind) - cost(b.Kind) })
+				out = append(out, rule)
 			}
-			rule.Match = append(rule.Match, way...)
-			slices.SortStableFunc(rule.Match, func(a, b plan.Match) int { return cost(a.Kind) - cost(b.Kind) })
-			out = append(out, rule)
 		}
 	}
 	return out
+}
+
+// present reports whether any backend takes all ports as s asks.
+func (e Emitter) present(s shape) bool {
+	return e.Parts != nil && slices.ContainsFunc(s.all, func(c cond) bool {
+		return c.set && c.need.Kind == SetServiceAnyPort && e.Parts(c.need.SetRef).Addrs
+	})
 }
 
 // ways are the ways to fit s, whatever the protocol: what has to be fitted in each, and

@@ -104,6 +104,8 @@ func readable(text string, needs []Need) string {
 			about = fmt.Sprintf("%s:%s/%d", n.Selector, n.Port, n.Protocol)
 		case SetServiceAddrs, SetServicePorts:
 			about = n.Service.Namespace + "/" + n.Service.Name
+		case SetServiceAnyPort:
+			about = n.Service.Namespace + "/" + n.Service.Name + "/" + ProtocolName(n.Protocol)
 		}
 		text = strings.ReplaceAll(text, "@"+n.Set().Name, "@["+about+"]")
 		text = strings.ReplaceAll(text, "@"+n.NetSet().Name, "@[nets of "+about+"]")
@@ -181,6 +183,22 @@ func TestRule(t *testing.T) {
 		{rule: "Allow v4 to ports http", v4: "daddr . meta l4proto . th dport @[all():http/0] accept"},
 		{rule: "Allow v4 tcp to !ports http,admin", v4: "meta l4proto tcp daddr . meta l4proto . th dport != @[all():http/6] daddr . meta l4proto . th dport != @[all():admin/6] accept"},
 		{rule: "Allow v4 to service shop/web", v4: "daddr . meta l4proto . th dport @[shop/web] accept"},
+		{
+			rule: "Allow v4 to service shop/open",
+			v4: "daddr . meta l4proto . th dport @[shop/open] accept\n" +
+				"meta l4proto tcp daddr @[shop/open/TCP] daddr . meta l4proto . th dport != @[shop/open] accept\n" +
+				"meta l4proto udp daddr @[shop/open/UDP] daddr . meta l4proto . th dport != @[shop/open] accept",
+		},
+		{
+			rule: "Deny v4 udp to service shop/open",
+			v4: "meta l4proto udp daddr . meta l4proto . th dport @[shop/open] drop\n" +
+				"meta l4proto udp daddr @[shop/open/UDP] daddr . meta l4proto . th dport != @[shop/open] drop",
+		},
+		{
+			rule: "Allow v4 !tcp to service shop/open",
+			v4: "meta l4proto != tcp daddr . meta l4proto . th dport @[shop/open] accept\n" +
+				"meta l4proto udp meta l4proto != tcp daddr @[shop/open/UDP] daddr . meta l4proto . th dport != @[shop/open] accept",
+		},
 		{rule: "Allow v4 from service shop/web", v4: "saddr @[shop/web] accept"},
 		{rule: "Allow tcp http"},
 		{rule: "Pass http"},
@@ -191,6 +209,9 @@ func TestRule(t *testing.T) {
 			r := readRule(t, tt.rule)
 			for v6, want := range map[bool]string{false: tt.v4, true: tt.v6} {
 				e := Emitter{V6: v6, Parts: func(r SetRef) Parts {
+					if r.Kind == SetServiceAnyPort {
+						return Parts{Addrs: r.Service.Name == "open" && r.Protocol != protoSCTP}
+					}
 					return Parts{Addrs: !strings.Contains(r.Selector, "nets"), Nets: strings.Contains(r.Selector, "nets") || strings.Contains(r.Selector, "mixed")}
 				}}
 				like := e.enforced()(r.Action)

@@ -18,12 +18,13 @@ type SetKind uint8
 
 // The kinds of sets that rules ask for.
 const (
-	SetSelected     SetKind = iota // addresses of endpoints and nets of network sets that Selector selects
-	SetNamedPort                   // address, protocol, port of endpoints that Selector selects, for ports named Port
-	SetServicePorts                // address, protocol, port of a service's backends
-	SetServiceAddrs                // addresses of a service's backends
-	SetConstNets                   // the nets in Const
-	SetConstPorts                  // the ranges of ports in Const
+	SetSelected       SetKind = iota // addresses of endpoints and nets of network sets that Selector selects
+	SetNamedPort                     // address, protocol, port of endpoints that Selector selects, for ports named Port
+	SetServicePorts                  // address, protocol, port of a service's backends
+	SetServiceAddrs                  // addresses of a service's backends
+	SetServiceAnyPort                // addresses of those whose slice says all ports of Protocol; none: there is no set
+	SetConstNets                     // the nets in Const
+	SetConstPorts                    // the ranges of ports in Const
 )
 
 // SetRef describes a set that a rule needs. It is comparable: rules with equal
@@ -32,7 +33,7 @@ type SetRef struct {
 	Kind     SetKind
 	Selector string // canonical text; of SetSelected and SetNamedPort
 	Port     string // name of the port; of SetNamedPort
-	Protocol uint8  // of SetNamedPort; 0: any
+	Protocol uint8  // of SetNamedPort; 0: any; and of SetServiceAnyPort
 	Service  model.Service
 	Const    string // members of a constant set as text, sorted, between commas
 }
@@ -51,7 +52,9 @@ type Parts struct{ Addrs, Nets bool }
 
 // PartsFor are the sets that are needed for so many single addresses and prefixes. A
 // selector that matches nothing has an empty set.
-func PartsFor(addrs, nets int) Parts { return Parts{Addrs: addrs > 0 || nets == 0, Nets: nets > 0} }
+func (r SetRef) PartsFor(addrs, nets int) Parts {
+	return Parts{Addrs: addrs > 0 || nets == 0 && r.Kind != SetServiceAnyPort, Nets: nets > 0}
+}
 
 // Sets are r's sets.
 func (r SetRef) Sets(p Parts) []plan.Set {
@@ -73,7 +76,7 @@ func (r SetRef) Set() plan.Set {
 		plan.SetType
 	}{
 		SetSelected: {"sa-", plan.SetAddrs}, SetNamedPort: {"np-", plan.SetAddrPorts}, SetServicePorts: {"vp-", plan.SetAddrPorts},
-		SetServiceAddrs: {"va-", plan.SetAddrs}, SetConstNets: {"cn-", plan.SetNets}, SetConstPorts: {"cp-", plan.SetPorts},
+		SetServiceAddrs: {"va-", plan.SetAddrs}, SetServiceAnyPort: {"vy-", plan.SetAddrs}, SetConstNets: {"cn-", plan.SetNets}, SetConstPorts: {"cp-", plan.SetPorts},
 	}[r.Kind]
 	return plan.Set{Name: k.prefix + r.hash(), Type: k.SetType}
 }

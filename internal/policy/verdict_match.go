@@ -202,8 +202,8 @@ func (v *View) mentioned(s *selector.Selector, h Holder) []string {
 	return out
 }
 
-// service looks for a backend; as a source only the address counts. A slice that says
-// "all ports" names none, and so none matches.
+// service looks for a backend; as a source only the address counts. Port 0 of a slice
+// stands for all ports.
 func (m *matching) service(side string, e *model.Entity, addr netip.Addr, port uint16, dst bool) bool {
 	if e.Service == (model.Service{}) {
 		return true
@@ -214,7 +214,7 @@ func (m *matching) service(side string, e *model.Entity, addr netip.Addr, port u
 			continue
 		}
 		for _, p := range h.Ports {
-			if !dst || p.Protocol == m.packet.Protocol && p.Port == port && HasPorts(p.Protocol) {
+			if !dst || p.Protocol == m.packet.Protocol && (p.Port == port || p.Port == 0) && HasPorts(p.Protocol) {
 				m.reasons = append(m.reasons, Reason{
 					Field: side + ".services", Value: name, Object: h.Key().String(), ObjectField: "endpoints",
 					ObjectValue: strings.TrimSuffix(addr.String()+" "+portText(p), " "),
@@ -231,6 +231,9 @@ func (m *matching) service(side string, e *model.Entity, addr netip.Addr, port u
 }
 
 func portText(p model.NamedPort) string {
+	if p.Port == 0 {
+		return ProtocolName(p.Protocol) + ", all ports"
+	}
 	return fmt.Sprintf("%s %d", ProtocolName(p.Protocol), p.Port)
 }
 
