@@ -130,7 +130,8 @@ func wire(c Config, node model.Node) (*agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	guard, err := newFilter(node.Name, c.Felix, c.Log)
+	arrived := newArrivals(node.Name)
+	guard, err := newFilter(node.Name, c.Felix, arrived.link, c.Log)
 	if err != nil {
 		return nil, err
 	}
@@ -150,7 +151,7 @@ func wire(c Config, node model.Node) (*agent, error) {
 		fib:      table,
 		filter:   guard,
 		alloc:    a.alloc,
-		arrivals: newArrivals(node.Name),
+		arrivals: arrived,
 		notes:    newNotes(c.Log),
 		log:      c.Log,
 		synced:   make(chan struct{}),

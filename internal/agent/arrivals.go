@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"sync"
 
@@ -17,12 +18,13 @@ type arrivals struct {
 
 	mu      sync.Mutex
 	known   map[model.Key]model.Endpoint
+	links   map[netip.Addr]string       // of known, by their addresses
 	stale   map[model.Key]bool          // known, and not yet mentioned by the snapshot in progress
 	changed map[model.Key]chan struct{} // closed when the endpoint of that key changes
 }
 
 func newArrivals(node string) *arrivals {
-	return &arrivals{node: node, known: map[model.Key]model.Endpoint{}, changed: map[model.Key]chan struct{}{}}
+	return &arrivals{node: node, known: map[model.Key]model.Endpoint{}, links: map[netip.Addr]string{}, changed: map[model.Key]chan struct{}{}}
 }
 
 // step takes in a batch that the loop has just handed to the doors.
@@ -41,7 +43,11 @@ func (a *arrivals) step(b model.Batch) {
 	for _, v := range b.Puts {
 		if ep, ok := v.(model.Endpoint); ok && ep.Node == a.node {
 			delete(a.stale, ep.Key())
+			a.leave(ep.Key())
 			a.known[ep.Key()] = ep
+			for _, addr := range ep.Addrs {
+				a.links[addr] = ep.Link
+			}
 			a.announce(ep.Key())
 		}
 	}
@@ -51,9 +57,28 @@ func (a *arrivals) step(b model.Batch) {
 		a.stale = nil
 	}
 	for _, k := range gone {
-		delete(a.known, k)
+		a.leave(k)
 		a.announce(k)
 	}
+}
+
+// leave forgets an endpoint. An address that another one has taken stays that one's.
+func (a *arrivals) leave(k model.Key) {
+	ep := a.known[k]
+	for _, addr := range ep.Addrs {
+		if a.links[addr] == ep.Link {
+			delete(a.links, addr)
+		}
+	}
+	delete(a.known, k)
+}
+
+// link is the host's end of the workload on this node that has an address; empty:
+// none has.
+func (a *arrivals) link(addr netip.Addr) string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.links[addr]
 }
 
 func (a *arrivals) announce(k model.Key) {

@@ -68,3 +68,27 @@ func TestArrivals(t *testing.T) {
 		}
 	})
 }
+
+// TestLinkOfAddress: an address that went to a new pod stays its own when the old
+// pod's endpoint goes.
+func TestLinkOfAddress(t *testing.T) {
+	t.Parallel()
+	a := newArrivals("node-a")
+	addr := netip.MustParseAddr("10.0.0.1")
+	old := model.Endpoint{Namespace: "shop", Name: "old", Node: "node-a", Link: "cali1", Addrs: []netip.Addr{addr}}
+	heir := model.Endpoint{Namespace: "shop", Name: "heir", Node: "node-a", Link: "cali2", Addrs: []netip.Addr{addr}}
+	for _, step := range []struct {
+		b    model.Batch
+		want string
+	}{
+		{model.Batch{Puts: []model.Value{old}}, "cali1"},
+		{model.Batch{Puts: []model.Value{heir}}, "cali2"},
+		{model.Batch{Deletes: []model.Key{old.Key()}}, "cali2"},
+		{model.Batch{Reset: true, Synced: true}, ""},
+	} {
+		a.step(step.b)
+		if got := a.link(addr); got != step.want {
+			t.Errorf("after %+v: %q has it, want %q", step.b, got, step.want)
+		}
+	}
+}

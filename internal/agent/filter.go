@@ -48,17 +48,18 @@ type filter struct {
 	settings policy.Settings // written by the engine's goroutine, with mu held
 	changed  chan struct{}   // holds a token when rules changed that may deny more
 
-	mu      sync.Mutex                   // taken before that of table
-	links   map[netip.Addr]string        // of this node's workloads, by their addresses
-	mine    map[model.Key]model.Endpoint // this node's workload endpoints
+	// linkOf is the link of the workload on this node that has an address.
+	linkOf func(netip.Addr) string
+
+	mu      sync.Mutex // taken before that of table
 	origins origins
 }
 
 // newFilter opens the doors in the network namespace of the calling thread.
-func newFilter(node string, felix []model.FelixConfig, log *slog.Logger) (*filter, error) {
+func newFilter(node string, felix []model.FelixConfig, linkOf func(netip.Addr) string, log *slog.Logger) (*filter, error) {
 	f := &filter{
 		node: node, graph: policy.NewGraph(node, felix...), log: log, changed: make(chan struct{}, 1),
-		links: map[netip.Addr]string{}, mine: map[model.Key]model.Endpoint{}, origins: newOrigins(),
+		linkOf: linkOf, origins: newOrigins(),
 	}
 	f.settings = f.graph.Settings()
 	var err error
@@ -124,7 +125,6 @@ func (f *filter) apply(b model.Batch, d plan.FilterDelta) {
 	f.table.Apply(d)
 	f.mu.Lock()
 	f.origins.step(b)
-	f.noteLinks(b)
 	f.mu.Unlock()
 	if s := f.graph.Settings(); !s.Equal(f.settings) {
 		f.mu.Lock()
@@ -139,35 +139,6 @@ func (f *filter) apply(b model.Batch, d plan.FilterDelta) {
 		select {
 		case f.changed <- struct{}{}:
 		default:
-		}
-	}
-}
-
-// noteLinks keeps the addresses of this node's workloads.
-func (f *filter) noteLinks(b model.Batch) {
-	if b.Reset {
-		clear(f.mine) // what is still there follows
-	}
-	changed := b.Synced
-	for _, v := range b.Puts {
-		if ep, ok := v.(model.Endpoint); ok && ep.Node == f.node {
-			f.mine[ep.Key()] = ep
-			changed = true
-		}
-	}
-	for _, k := range b.Deletes {
-		if _, ok := f.mine[k]; ok {
-			delete(f.mine, k)
-			changed = true
-		}
-	}
-	if !changed {
-		return
-	}
-	clear(f.links)
-	for _, ep := range f.mine {
-		for _, a := range ep.Addrs {
-			f.links[a] = ep.Link
 		}
 	}
 }
@@ -225,10 +196,8 @@ func (f *filter) inKernel(ctx context.Context) bool {
 
 // forbidden says which flows the rules forbid now.
 func (f *filter) forbidden(flows []ct.Flow, forbidden []bool) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
 	f.table.Judge(func(v4, v6 *plan.Machine) {
-		judge := ct.NewJudge(func(a netip.Addr) string { return f.links[a] }, v4, v6)
+		judge := ct.NewJudge(f.linkOf, v4, v6)
 		for i := range flows {
 			forbidden[i] = judge.Forbids(&flows[i])
 		}
