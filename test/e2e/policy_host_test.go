@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/weft-net/weft/internal/policy"
 	"github.com/weft-net/weft/internal/testenv"
 )
 
@@ -122,6 +123,10 @@ func shape(s *shell) string {
 	}
 	elements := regexp.MustCompile(`(?s)elements = \{(.*?)\}`)
 	for i, b := range blocks {
+		if strings.Contains(b, "set "+policy.EndedFlows+" {") {
+			blocks[i] = regexp.MustCompile(`(?s)\s*elements = \{.*?\}`).ReplaceAllString(b, "")
+			continue
+		}
 		blocks[i] = elements.ReplaceAllStringFunc(b, func(list string) string {
 			all := strings.Split(elements.FindStringSubmatch(list)[1], ",")
 			for i := range all {

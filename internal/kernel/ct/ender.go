@@ -30,6 +30,9 @@ const (
 
 // Conns is the connection table as an Ender sees it: Table, or a test's.
 type Conns interface {
+	// Empty reports whether there is no flow for sure. It is cheap; Flows is not, since
+	// the kernel walks the whole of its hash table however few flows are in it.
+	Empty() bool
 	Flows(ctx context.Context, filter Filter, each func(*Flow) bool) error
 	Delete(flows []Flow) (deleted int, err error)
 	// Local is the addresses of the node: what it sends to its workloads is not policed.
@@ -47,7 +50,8 @@ type EnderOptions struct {
 	// Entomb makes the rules drop new flows of these tuples for a while. After an
 	// error their flows stay, and the scan is made again.
 	Entomb func(ctx context.Context, tuples []Tuple) error
-	// Interval is the least time between the beginnings of two scans. Default: 250 ms.
+	// Interval is the least time between the beginnings of two scans, unless the first
+	// left flows to be ended. Default: 1 s.
 	Interval time.Duration
 	// Log gets a line for each scan that ended flows. Default: nothing is logged.
 	Log *slog.Logger
@@ -72,7 +76,7 @@ type EnderState struct {
 // NewEnder makes an Ender, which does nothing before Run.
 func NewEnder(o EnderOptions) *Ender {
 	if o.Interval <= 0 {
-		o.Interval = 250 * time.Millisecond
+		o.Interval = time.Second
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -134,10 +138,15 @@ func (e *Ender) pass(ctx context.Context, _ reconcile.Cause) error {
 	if s.ended > 0 {
 		e.opts.Log.Info("connections that policy forbids ended", "count", s.ended, "of", s.seen, "took", took)
 	}
-	if s.full && err == nil {
+	idle := rest * took
+	switch {
+	case err != nil: // the loop waits before it tries again
+	case s.full:
 		e.Kick()
+	default:
+		idle = max(e.opts.Interval-took-settle, idle)
 	}
-	pause(ctx, max(e.opts.Interval-took-settle, rest*took))
+	pause(ctx, idle)
 	return err
 }
 
@@ -168,6 +177,9 @@ type scan struct {
 }
 
 func (s *scan) run() (err error) {
+	if s.opts.Conns.Empty() {
+		return nil
+	}
 	if s.local, err = s.opts.Conns.Local(); err != nil {
 		return err
 	}

@@ -41,6 +41,8 @@ func (c *conns) put(f Flow, err error) {
 func (c *conns) lines() int { c.mu.Lock(); defer c.mu.Unlock(); return len(c.log) }
 func (c *conns) left() int  { c.mu.Lock(); defer c.mu.Unlock(); return len(c.flows) }
 
+func (c *conns) Empty() bool { return c.left() == 0 }
+
 func (c *conns) Flows(ctx context.Context, _ Filter, each func(*Flow) bool) error {
 	c.note("scan")
 	c.mu.Lock()
@@ -144,12 +146,12 @@ func TestEnderScansSeldom(t *testing.T) {
 	t.Parallel()
 	c := &conns{flows: []Flow{flow(1)}}
 	ender(t, c, func(e *Ender, _ *atomic.Bool) {
-		for range 1000 { // two seconds of changes
+		for range 1000 { // four seconds of changes
 			e.Kick()
-			sleep(2 * time.Millisecond)
+			sleep(4 * time.Millisecond)
 		}
-		if n := c.lines(); n < 7 || n > 9 {
-			t.Errorf("%d scans in 2.02 s of kicks, want one each 250 ms", n)
+		if n := c.lines(); n < 4 || n > 5 {
+			t.Errorf("%d scans in 4.02 s of kicks, want one each second", n)
 		}
 		sleep(time.Hour)
 		n := c.lines()
@@ -157,6 +159,24 @@ func TestEnderScansSeldom(t *testing.T) {
 		sleep(15 * time.Millisecond)
 		if c.lines() != n+1 {
 			t.Errorf("%d scans in an hour without a kick and 15 ms after one, want 1 at once", c.lines()-n)
+		}
+	})
+}
+
+// TestEnderLeavesAnEmptyTable: where there are no flows, none are looked for.
+func TestEnderLeavesAnEmptyTable(t *testing.T) {
+	t.Parallel()
+	c := &conns{}
+	ender(t, c, func(e *Ender, _ *atomic.Bool) {
+		sleep(time.Minute)
+		if c.lines() != 0 || e.State().Scans != 1 {
+			t.Errorf("asked for %d lists in %d scans of an empty table, want none in 1", c.lines(), e.State().Scans)
+		}
+		c.put(flow(1001), nil)
+		e.Kick()
+		sleep(100 * time.Millisecond)
+		if c.left() != 0 {
+			t.Error("a flow that came is not ended")
 		}
 	})
 }

@@ -416,7 +416,14 @@ func fill(t testing.TB, ns *testenv.Namespace, count int) *Table {
 // TestDeleteMany deletes more flows than a batch holds.
 func TestDeleteMany(t *testing.T) {
 	t.Parallel()
-	table := fill(t, testenv.Netns(t), 2000)
+	ns := testenv.Netns(t)
+	if !fill(t, ns, 0).Empty() {
+		t.Error("the table of a new namespace is not empty")
+	}
+	table := fill(t, ns, 2000)
+	if table.Empty() {
+		t.Error("a table of 2000 flows is empty")
+	}
 	var all []Flow
 	take := func(f *Flow) bool { all = append(all, *f); return true }
 	if err := table.Flows(t.Context(), Filter{}, take); err != nil || len(all) != 2000 {

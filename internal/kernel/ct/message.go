@@ -15,6 +15,10 @@ const (
 	msgGet    = unix.NFNL_SUBSYS_CTNETLINK<<8 | 1 // IPCTNL_MSG_CT_GET
 	msgDelete = unix.NFNL_SUBSYS_CTNETLINK<<8 | 2 // IPCTNL_MSG_CT_DELETE
 
+	msgStats = unix.NFNL_SUBSYS_CTNETLINK<<8 | 5 // IPCTNL_MSG_CT_GET_STATS
+
+	attrEntries = 1 // CTA_STATS_GLOBAL_ENTRIES
+
 	genBytes = 4 // struct nfgenmsg: family, version, resource
 
 	attrOrig     = 1  // CTA_TUPLE_ORIG

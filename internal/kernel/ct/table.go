@@ -42,6 +42,44 @@ func Open() (*Table, error) {
 // Close ends what is under way.
 func (t *Table) Close() error { return errors.Join(t.socket.Close(), t.routes.Close()) }
 
+// Empty reports whether the kernel says that there is no flow. A kernel that does not
+// answer may have some.
+func (t *Table) Empty() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	seq := t.socket.Next()
+	t.buf = netlink.AppendHeader(t.buf[:0], msgStats, unix.NLM_F_REQUEST, seq)
+	t.buf = append(t.buf, make([]byte, genBytes)...)
+	netlink.EndMessage(t.buf, 0)
+	if t.socket.Send(t.buf) != nil {
+		return false
+	}
+	for {
+		datagram, err := t.socket.Read()
+		if err != nil {
+			return false
+		}
+		for m := range netlink.Messages(datagram) {
+			if m.Seq == seq {
+				return m.Type == msgStats && hasNoEntries(m.Body)
+			}
+		}
+	}
+}
+
+// hasNoEntries reports whether an answer to msgStats tells of an empty table.
+func hasNoEntries(b []byte) bool {
+	if len(b) < genBytes {
+		return false
+	}
+	for typ, v := range netlink.Attributes(b[genBytes:]) {
+		if typ == attrEntries && len(v) == 4 {
+			return netlink.BE32(v) == 0
+		}
+	}
+	return false
+}
+
 // Flows calls each with every flow of the filter, in no order, until it returns
 // false or ctx ends. The flow is valid until each returns; each may take its time,
 // but must not use t. Flows that come or go meanwhile are seen or not; one that
