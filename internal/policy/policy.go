@@ -25,6 +25,9 @@
 // and without chains that only one line would lead to; but so that a change of a rule
 // changes one chain, unless it is the first Pass of a policy, or a profile's.
 //
+// The package is larger than others because its three ways are held together by what
+// they share: the order of policies, the rules as chains, and how a rule matches.
+//
 // Invariant: what Graph has emitted after any batches, folded, equals Compile of the
 // world that those batches fold to.
 package policy

@@ -310,7 +310,7 @@ func TestAnswersReviveWithoutTombstone(t *testing.T) {
 	n.nft("add rule inet t denies tcp dport 7001 drop")
 	n.end(1, false)
 	if !doomed.passes(doomed.b, doomed.a, eventually) {
-		t.Skip("SKIPPED: this kernel does not take up TCP in mid-stream")
+		testenv.Skip(t, "this kernel does not take up TCP in mid-stream")
 	}
 }
 
