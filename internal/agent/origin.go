@@ -127,7 +127,11 @@ type origins struct {
 	fresh map[string]owner // of the snapshot in progress; nil: there is none
 }
 
-func newOrigins() origins { return origins{byID: map[string]owner{}} }
+func newOrigins() origins {
+	o := origins{byID: map[string]owner{}}
+	o.put(model.DefaultAllow())
+	return o
+}
 
 func (o *origins) step(b model.Batch) {
 	if b.Reset {
@@ -155,6 +159,11 @@ func (o *origins) step(b model.Batch) {
 	}
 	if b.Synced && o.fresh != nil {
 		o.byID, o.fresh = o.fresh, nil
+	}
+	if builtin := model.DefaultAllow(); b.Synced || len(b.Deletes) > 0 {
+		if _, stored := o.byID[policy.Owner(builtin.Key())]; !stored {
+			o.put(builtin) // it exists without an object
+		}
 	}
 }
 

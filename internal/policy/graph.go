@@ -97,6 +97,7 @@ func NewGraph(node string, process ...model.FelixConfig) *Graph {
 	g.selected = index.New(func(n, _ uint32, _ bool) { g.dirty.subjects[g.subjects.list[n]] = struct{}{} })
 	g.halves = [2]*half{newHalf(false), newHalf(true)}
 	g.resettle()
+	g.putProfile(model.DefaultAllow())
 	return g
 }
 

@@ -9,7 +9,7 @@ func (g *Graph) Leftovers() string {
 		"others": len(g.others), "poor": len(g.poor), "live holders": len(g.holders.list) - len(g.holders.free),
 		"namespaces": len(g.holders.namespaces.byName), "ports": len(g.holders.ports.byText),
 		"selectors of rules": g.members.Selectors(), "services": len(g.services),
-		"policies": len(g.policies), "profiles": len(g.profiles), "subjects": len(g.subjects.byKey),
+		"policies": len(g.policies), "profiles": len(g.profiles) - 1 /* the one that is always there */, "subjects": len(g.subjects.byKey),
 		"links": len(g.subjects.byLink), "profiles of subjects": len(g.subjects.byProfile),
 		"selectors of policies": g.selected.Selectors(), "flawed": len(g.flawed), "gone": len(g.gone.policies) + len(g.gone.profiles),
 		"dirty subjects": len(g.dirty.subjects), "dirty bodies": len(g.dirty.bodies), "dirty tiers": len(g.dirty.tiers),

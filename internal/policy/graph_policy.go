@@ -165,6 +165,10 @@ func anyEnd(e *model.Entity) bool {
 }
 
 func (g *Graph) dropProfile(name string) {
+	if builtin := model.DefaultAllow(); name == builtin.Name {
+		g.putProfile(builtin) // it exists without an object
+		return
+	}
 	p := g.profiles[name]
 	if p == nil {
 		return

@@ -78,7 +78,11 @@ func NewView(w model.World) *View {
 func (v *View) profiles(names []string) []*model.Profile {
 	var out []*model.Profile
 	for _, name := range names {
-		if p, ok := v.world[model.Profile{Name: name}.Key()].(model.Profile); ok {
+		p, ok := v.world[model.Profile{Name: name}.Key()].(model.Profile)
+		if builtin := model.DefaultAllow(); !ok && name == builtin.Name {
+			p, ok = builtin, true
+		}
+		if ok {
 			out = append(out, &p)
 		}
 	}
