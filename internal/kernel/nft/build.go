@@ -17,15 +17,8 @@ import (
 // began with, but looks into sets as they are when it asks, and a new set of intervals
 // is empty until the kernel is through with the transaction that made it (Linux 6.18;
 // measured: some 100 µs). In one transaction with rules that ask it, an allowed packet
-// would be lost in between, or a denied one pass. Elements that lead to chains come
-// before and go after what leads to them, for the same reason: an old packet that knows
-// its class would not find the chain any more.
-//
-// Each transaction costs the kernel a walk over all chains (some 0.5 ms for 4,000), so
-// they are divided only where there is something of these: see before and after. All
-// else is as of one instant, what is removed too: rules, chains and whole sets are there
-// for the packets that began with them until those are through. Where the kernel
-// refuses that way, one transaction makes all of the change, as it does with n.whole.
+// would be lost in between, or a denied one pass. Where the kernel refuses that way,
+// one transaction makes all of the change, as it does with n.whole.
 func (n *NFT) build(tables ...*table) {
 	tx := &n.tx
 	tx.reset()
@@ -40,7 +33,7 @@ func (n *NFT) build(tables ...*table) {
 		}
 	}
 	fresh := tx.buildRules(tables, func(c *chain) bool { return c.base == nil && !c.there })
-	if !n.whole && slices.ContainsFunc(tx.sets, (*setWork).before) {
+	if !n.whole {
 		tx.mark()
 	}
 	for _, w := range tx.sets {
@@ -48,7 +41,7 @@ func (n *NFT) build(tables ...*table) {
 	}
 	fresh += tx.buildRules(tables, func(c *chain) bool { return c.base == nil })
 	fresh += tx.buildRules(tables, func(c *chain) bool { return c.base != nil })
-	if !n.whole && (slices.ContainsFunc(tx.sets, (*setWork).after) || slices.ContainsFunc(tables, (*table).losesMap)) {
+	if !n.whole {
 		tx.mark()
 	}
 	for _, w := range tx.sets {
@@ -234,32 +227,6 @@ func (w *setWork) schedule() {
 			}
 		}
 	}
-}
-
-// before reports whether the first elements must be in the kernel before what asks for
-// them is.
-func (w *setWork) before() bool {
-	switch {
-	case !w.made:
-		return len(w.first.putElement) > 0
-	case w.s.layout.flags&unix.NFT_SET_INTERVAL != 0:
-		return len(w.first.put)+len(w.first.putElement) > 0
-	}
-	return false
-}
-
-// after reports whether the last elements must be there until what asks for them is gone.
-func (w *setWork) after() bool { return len(w.last.deleteElement) > 0 }
-
-// losesMap reports whether a map is to go: the kernel takes its elements out at once,
-// while it leaves those of a set.
-func (t *table) losesMap() bool {
-	for s := range t.dirtySets {
-		if !s.want && s.there && s.refused == nil && s.layout.flags&unix.NFT_SET_MAP != 0 {
-			return true
-		}
-	}
-	return false
 }
 
 // elements encodes changes of a set: what goes makes room first.
