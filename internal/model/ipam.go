@@ -1,6 +1,7 @@
 package model
 
 import (
+	"iter"
 	"net/netip"
 	"time"
 
@@ -157,3 +158,38 @@ type Handle struct {
 
 // Key implements [Value].
 func (h Handle) Key() Key { return HandleKey(h.ID) }
+
+// Homes yields where the addresses of b are: its range with the node that owns it, if
+// one does, and every single address that another node has taken from it (facts S-35). A
+// node may be named that has no record.
+func (b Block) Homes() iter.Seq2[netip.Prefix, string] {
+	return func(yield func(netip.Prefix, string) bool) {
+		if b.Deleted {
+			return
+		}
+		owner := ""
+		if b.Owner.Type == AffinityHost {
+			owner = b.Owner.Node
+		}
+		if owner != "" && !yield(b.CIDR, owner) {
+			return
+		}
+		elsewhere := false
+		for _, a := range b.Attributes {
+			elsewhere = elsewhere || a.Secondary["node"] != "" && a.Secondary["node"] != owner
+		}
+		if !elsewhere {
+			return
+		}
+		addr := b.CIDR.Addr()
+		for _, i := range b.Allocations {
+			if i >= 0 && i < len(b.Attributes) {
+				node := b.Attributes[i].Secondary["node"]
+				if node != "" && node != owner && b.Attributes[i].ReleasedAt.IsZero() && !yield(netip.PrefixFrom(addr, addr.BitLen()), node) {
+					return
+				}
+			}
+			addr = addr.Next()
+		}
+	}
+}

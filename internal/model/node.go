@@ -17,7 +17,20 @@ type Node struct {
 	ASN            uint32     // 0: the cluster's
 	RouteReflector netip.Addr // cluster ID, an IPv4 address; zero: no reflector
 	IPIPTunnel     netip.Addr // zero: none
+
+	VXLANTunnel, VXLANTunnelV6 netip.Addr // zero: none
+	VXLANMAC, VXLANMACV6       string     // of the devices, lower case; empty: see MAC in package route
+
+	WireGuardKey, WireGuardKeyV6   [32]byte   // public; zero: none
+	WireGuardAddr, WireGuardAddrV6 netip.Addr // zero: none
+
+	// MTU is the smallest of its egress interfaces, bytes, as its agent says (the
+	// annotation MTUAnnotation); 0: not known.
+	MTU int
 }
+
+// MTUAnnotation is where a node's agent says the MTU of the underlay.
+const MTUAnnotation = "weft.net/mtu"
 
 // Key implements [Value].
 func (n Node) Key() Key { return Key{Kind: KindNode, Name: n.Name} }
@@ -140,6 +153,8 @@ type FelixConfig struct {
 	MemoryLimitMB       *int           // nil or -1: none
 	LogSeverity         string         // Debug, Info, Warning, Error, Fatal or None; empty: not set
 	Filter              FilterConfig
+	Tunnel              TunnelConfig
+	NAT                 NATConfig
 	Unbuilt             []string
 }
 
@@ -223,3 +238,52 @@ type Cluster struct {
 
 // Key implements [Value].
 func (Cluster) Key() Key { return Key{Kind: KindClusterInformation, Name: "default"} }
+
+// TunnelConfig is what a FelixConfig says about encapsulation and encryption between
+// nodes. Pointers are nil, and other values zero, where it says nothing. The port of
+// VXLAN is FilterConfig's.
+type TunnelConfig struct {
+	IPIP, VXLAN          *bool          // nil: where a pool asks for it
+	IPIPMTU              *int           // bytes; nil or 0: found from the underlay
+	VXLANMTU, VXLANMTUV6 *int           // likewise
+	VNI                  *uint32        // nil: DefaultVNI
+	MTUPattern           string         // regular expression of egress interfaces' names; empty: DefaultMTUPattern
+	ChecksumBroken       *bool          // checksum offload of VXLAN; nil: found
+	ExternalNodes        []netip.Prefix // may send encapsulated packets, beside the nodes; masked
+	Tables               []TableRange   // kernel tables to use; nil: DefaultTables
+
+	WireGuard, WireGuardV6         *bool          // nil: false
+	WireGuardHosts                 *bool          // traffic of the nodes themselves, too; nil: false
+	WireGuardPort, WireGuardPortV6 *uint16        // nil: DefaultWireGuardPort, DefaultWireGuardPortV6
+	WireGuardLink, WireGuardLinkV6 string         // empty: DefaultWireGuardLink, DefaultWireGuardLinkV6
+	WireGuardMTU, WireGuardMTUV6   *int           // bytes; nil or 0: found
+	WireGuardPriority              *int           // of the routing rule; nil: DefaultWireGuardPriority
+	WireGuardKeepalive             *time.Duration // nil or 0: none
+	WireGuardThreaded              *bool          // nil: false
+	// WireGuardStrict drops what would go to another node's pods in clear (our own field
+	// wireguardCleartext: Drop); nil: false.
+	WireGuardStrict *bool
+}
+
+// What holds where no FelixConfig says anything about tunnels.
+const (
+	DefaultVNI               = 4096
+	DefaultMTUPattern        = `^((en|wl|ww|sl|ib)[Pcopsvx].*|(eth|wlan|wwan).*)`
+	DefaultWireGuardPort     = 51820
+	DefaultWireGuardPortV6   = 51821
+	DefaultWireGuardLink     = "wireguard.cali"
+	DefaultWireGuardLinkV6   = "wg-v6.cali"
+	DefaultWireGuardPriority = 99
+)
+
+// TableRange is kernel routing tables from First to Last.
+type TableRange struct{ First, Last uint32 }
+
+// NATConfig is what a FelixConfig says about packets that leave the cluster. Pointers
+// are nil, and other values zero, where it says nothing.
+type NATConfig struct {
+	FirstPort, LastPort uint16     // natPortRange; 0: any
+	Addr                netip.Addr // natOutgoingAddress; zero: masquerade
+	ExcludeHosts        *bool      // natOutgoingExclusions IPPoolsAndHostIPs; nil: false
+	Link                string     // iptablesNATOutgoingInterfaceFilter: only out of this interface ("eth+": those that begin so); empty: any
+}

@@ -46,5 +46,6 @@ func (n Node) lines() map[string]bool {
 	for k, mac := range n.Neighbors {
 		out[fmt.Sprintf("neighbor %v dev %s lladdr %s", k.Addr, k.Link, mac)] = true
 	}
+	n.tunnelLines(out)
 	return out
 }

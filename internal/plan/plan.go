@@ -1,5 +1,5 @@
 // Package plan says what one node must look like: routes, workload links,
-// neighbours, and the packet filter. It is the third of weft's three shapes, after
+// neighbours, tunnels, and the packet filter. It is the third of weft's three shapes, after
 // v3 (what users write) and model (what they meant), and the only one that doors to
 // the kernel read.
 //
@@ -43,6 +43,7 @@ type RouteType uint8
 const (
 	Unicast   RouteType = iota // forward to Via, or on Link
 	Blackhole                  // drop in silence
+	Throw                      // look no further in this table, but in the next
 )
 
 // Hops is a sorted list of gateway addresses of one family. It is comparable
@@ -124,8 +125,11 @@ type Route struct {
 // String prints r much as `ip route` does.
 func (r Route) String() string {
 	var b strings.Builder
-	if r.Type == Blackhole {
+	switch r.Type {
+	case Blackhole:
 		b.WriteString("blackhole ")
+	case Throw:
+		b.WriteString("throw ")
 	}
 	b.WriteString(r.Dst.String())
 	for _, a := range r.Via.Addrs() {
@@ -168,7 +172,7 @@ type Neighbor struct {
 }
 
 // Delta is a change of the plan. Puts come before deletes, and a key stands in
-// one of the two only.
+// one of the two only. Of tunnels see tunnel.go.
 type Delta struct {
 	PutRoutes       []Route
 	DeleteRoutes    []RouteKey
@@ -176,12 +180,22 @@ type Delta struct {
 	DeleteLinks     []string
 	PutNeighbors    []Neighbor
 	DeleteNeighbors []NeighborKey
+	PutRules        []RoutingRule
+	DeleteRules     []RoutingRule
+	PutDevices      []Device
+	DeleteDevices   []string
+	PutVTEPs        []VTEP
+	DeleteVTEPs     []VTEPKey
+	PutPeers        []WireGuardPeer
+	DeletePeers     []WireGuardPeerKey
 }
 
 // Empty reports whether d changes nothing.
 func (d Delta) Empty() bool {
 	return len(d.PutRoutes)+len(d.DeleteRoutes)+len(d.PutLinks)+len(d.DeleteLinks)+
-		len(d.PutNeighbors)+len(d.DeleteNeighbors) == 0
+		len(d.PutNeighbors)+len(d.DeleteNeighbors)+len(d.PutRules)+len(d.DeleteRules)+
+		len(d.PutDevices)+len(d.DeleteDevices)+len(d.PutVTEPs)+len(d.DeleteVTEPs)+
+		len(d.PutPeers)+len(d.DeletePeers) == 0
 }
 
 // Node is the whole desired state of a node. The zero Node is an empty one.
@@ -189,12 +203,19 @@ type Node struct {
 	Routes    map[RouteKey]RouteAttrs
 	Links     map[string]Link
 	Neighbors map[NeighborKey]string
+	Rules     map[RoutingRule]struct{}
+	Devices   map[string]Device
+	VTEPs     map[VTEPKey]VTEPAttrs
+	Peers     map[WireGuardPeerKey]WireGuardPeerAttrs
 }
 
 // Apply returns n changed by d. It changes the maps of n.
 func (n Node) Apply(d Delta) Node {
 	if n.Routes == nil {
-		n = Node{map[RouteKey]RouteAttrs{}, map[string]Link{}, map[NeighborKey]string{}}
+		n = Node{
+			map[RouteKey]RouteAttrs{}, map[string]Link{}, map[NeighborKey]string{}, map[RoutingRule]struct{}{},
+			map[string]Device{}, map[VTEPKey]VTEPAttrs{}, map[WireGuardPeerKey]WireGuardPeerAttrs{},
+		}
 	}
 	for _, r := range d.PutRoutes {
 		n.Routes[r.RouteKey] = r.RouteAttrs
@@ -214,5 +235,6 @@ func (n Node) Apply(d Delta) Node {
 	for _, k := range d.DeleteNeighbors {
 		delete(n.Neighbors, k)
 	}
+	n.applyTunnels(d)
 	return n
 }
