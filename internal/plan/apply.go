@@ -89,9 +89,10 @@ func (f Filter) Apply(d FilterDelta) Filter {
 func (r Rule) Equal(o Rule) bool {
 	same := func(a, b *NFLog) bool { return a == b || a != nil && b != nil && *a == *b }
 	disp := func(a, b *Dispatch) bool { return a == b || a != nil && b != nil && *a == *b }
+	nat := func(a, b *NAT) bool { return a == b || a != nil && b != nil && *a == *b }
 	return slices.Equal(r.Match, o.Match) && r.Update == o.Update && r.Count == o.Count && same(r.Log, o.Log) &&
 		r.SetMark == o.SetMark && r.ClearMark == o.ClearMark && r.Track == o.Track && r.Verdict == o.Verdict &&
-		r.Target == o.Target && disp(r.Dispatch, o.Dispatch) && r.Comment == o.Comment
+		r.Target == o.Target && nat(r.NAT, o.NAT) && disp(r.Dispatch, o.Dispatch) && r.Comment == o.Comment
 }
 
 // Equal reports whether c and o are the same chain: name, hook and rules.

@@ -42,6 +42,7 @@ type Machine struct {
 	source Source
 	chains map[string]*program         // met so far; nil: there is none
 	base   [Postrouting + 1][]*program // by priority
+	nat    [Postrouting + 1][]*program // likewise, of ChainNAT
 }
 
 // program is a chain whose names are resolved, once a packet was there.
@@ -63,11 +64,15 @@ func (t *Table) Machine() *Machine { return NewMachine(frozen{t, map[string]*con
 func NewMachine(s Source) *Machine {
 	m := &Machine{source: s, chains: map[string]*program{}}
 	for c := range s.Base() {
-		if int(c.Base.Hook) < len(m.base) {
-			m.base[c.Base.Hook] = append(m.base[c.Base.Hook], &program{chain: c})
+		switch p := (&program{chain: c}); {
+		case int(c.Base.Hook) >= len(m.base):
+		case c.Base.Type == ChainNAT:
+			m.nat[c.Base.Hook] = append(m.nat[c.Base.Hook], p)
+		default:
+			m.base[c.Base.Hook] = append(m.base[c.Base.Hook], p)
 		}
 	}
-	for _, list := range m.base {
+	for _, list := range append(m.base[:], m.nat[:]...) {
 		slices.SortFunc(list, func(a, b *program) int {
 			return cmp.Or(cmp.Compare(a.chain.Base.Priority, b.chain.Base.Priority), strings.Compare(a.chain.Name, b.chain.Name))
 		})
@@ -122,6 +127,18 @@ func (m *Machine) judge(hook Hook, p *Packet, hits bool) Judgement {
 	return r.out
 }
 
+// NAT is the rule that translates the source of the connection which p opens; nil: none
+// does. The chains that it asks decide nothing else: [Machine.Judge] leaves them out.
+func (m *Machine) NAT(hook Hook, p Packet) *Rule {
+	r := run{m: m, p: &p}
+	for _, base := range m.nat[hook] {
+		if v := r.chain(base, 0); v == Masquerade || v == SNAT {
+			return r.translate
+		}
+	}
+	return nil
+}
+
 // maxDepth is how deep the kernel lets jumps go (NFT_JUMP_STACK_SIZE).
 const maxDepth = 16
 
@@ -131,6 +148,8 @@ type run struct {
 	p       *Packet
 	collect bool
 	out     Judgement
+
+	translate *Rule // of the verdicts Masquerade and SNAT
 }
 
 // chain is how a chain ends for the packet: Accept, Drop, Reject, or Return for its
@@ -169,7 +188,7 @@ func (r *run) chain(c *program, depth int) Verdict {
 			}
 			return v
 		case v != Return:
-			r.out.Rule, r.out.Chain = rule.Comment, c.chain.Name
+			r.out.Rule, r.out.Chain, r.translate = rule.Comment, c.chain.Name, rule
 		}
 		return v
 	}
@@ -253,6 +272,10 @@ func (r *run) match(x *Match, set Content) (is, known bool) {
 		return p.DstLocal, true
 	case MatchMark:
 		return p.Mark&x.Mark != 0, true
+	case MatchSrcLocal:
+		return p.SrcLocal, true
+	case MatchSrcLink:
+		return p.SrcLink, true
 	}
 	return r.layer4(x, set)
 }

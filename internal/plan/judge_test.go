@@ -24,7 +24,7 @@ func small() Table {
 			{Set: "srcn", PutElement: []Element{{Link: "cali1", Net: prefix("10.5.0.0/16")}}},
 		},
 		PutChains: []Chain{
-			{Name: "raw", Base: &Base{Prerouting, -300}, Rules: []Rule{
+			{Name: "raw", Base: &Base{Hook: Prerouting, Priority: -300}, Rules: []Rule{
 				{Match: []Match{{Kind: MatchInLink, Link: "cali*"}, {Kind: MatchInSource, Not: true, Set: "src"}}, Verdict: Goto, Target: "spoof"},
 				{Match: []Match{{Kind: MatchSrcNet, Net: prefix("10.9.0.0/16")}}, Track: true, SetMark: 1},
 			}},
@@ -32,12 +32,12 @@ func small() Table {
 				{Match: []Match{{Kind: MatchInSource, Set: "srcn"}}, Verdict: Accept},
 				{Count: true, Verdict: Drop, Comment: "spoof"},
 			}},
-			{Name: "from", Base: &Base{Forward, -2}, Rules: []Rule{
+			{Name: "from", Base: &Base{Hook: Forward, Priority: -2}, Rules: []Rule{
 				{Match: []Match{{Kind: MatchState, Low: StateEstablished | StateRelated}}, Verdict: Accept},
 				{Dispatch: &Dispatch{Classes: "links", Chains: "lists"}},
 				{Match: []Match{{Kind: MatchInLink, Link: "cali*"}}, Verdict: Drop, Comment: "unknown"},
 			}},
-			{Name: "to", Base: &Base{Forward, -1}, Rules: []Rule{
+			{Name: "to", Base: &Base{Hook: Forward, Priority: -1}, Rules: []Rule{
 				{Match: []Match{{Kind: MatchDstNet, Net: prefix("10.77.0.0/16")}}, Verdict: Reject, Comment: "to"},
 			}},
 			{Name: "list1", Rules: []Rule{
@@ -138,7 +138,7 @@ func TestDiffTables(t *testing.T) {
 		Changes:      []SetChange{{Set: "n", Delete: []Member{NetMember(prefix("10.1.0.0/16"))}}, {Set: "links", PutElement: []Element{{Link: "cali1", Value: "c2"}}}},
 		PutSets:      []Set{{"new", SetPorts}},
 		DeleteChains: []string{"list1"},
-		PutChains:    []Chain{{Name: "to", Base: &Base{Forward, -1}}},
+		PutChains:    []Chain{{Name: "to", Base: &Base{Hook: Forward, Priority: -1}}},
 	})
 	wantDiff := strings.TrimSpace(`
 -chain list1

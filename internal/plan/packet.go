@@ -12,5 +12,7 @@ type Packet struct {
 	ICMPType, ICMPCode uint8
 	State              uint16 // one of the State bits
 	DstLocal           bool   // Dst is an address of this node
+	SrcLocal           bool   // Src is an address of this node
+	SrcLink            bool   // Src is an address of OutLink
 	Mark               uint32 // as it comes to the hook
 }

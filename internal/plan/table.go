@@ -140,11 +140,21 @@ type Chain struct {
 	Rules []Rule
 }
 
-// Base is where a base chain hangs (nft(8), "chains"). All are of type filter.
+// Base is where a base chain hangs (nft(8), "chains").
 type Base struct {
 	Hook     Hook
 	Priority int32
+	Type     ChainType
 }
+
+// ChainType says what a base chain is asked for.
+type ChainType uint8
+
+// The types of base chains.
+const (
+	ChainFilter ChainType = iota // every packet: whether it goes on
+	ChainNAT                     // the first packet of every connection: whether its addresses are translated
+)
 
 // Hook is a place on a packet's way.
 type Hook uint8
@@ -174,6 +184,7 @@ type Rule struct {
 	Track              bool // notrack: this packet is not for connection tracking
 	Verdict            Verdict
 	Target             string // chain, of Jump and Goto
+	NAT                *NAT   // of Masquerade and SNAT; nil: as the zero NAT
 	// Dispatch goes, without coming back, to the chain of the packet's interface; it
 	// stands in place of a verdict. An interface that has none: the next rule.
 	Dispatch *Dispatch
@@ -195,7 +206,20 @@ const (
 	Return // go on after the jump that led here
 	Jump   // to the chain Target
 	Goto   // the chain Target, without coming back
+
+	// These are of base chains of ChainNAT, and end them.
+
+	Masquerade // the connection's source becomes an address of the interface that the packet leaves by
+	SNAT       // the connection's source becomes NAT.Addr
 )
+
+// NAT says what the source of a connection becomes. It is comparable. The zero NAT
+// keeps ports where it can.
+type NAT struct {
+	Addr                netip.Addr // of SNAT
+	FirstPort, LastPort uint16     // the source port is one of these; 0: any
+	Random              bool       // the source port is a random one, so that nobody else's is tried first
+}
 
 // Dispatch finds a chain in two steps: interface to class, class to chain. So that
 // many interfaces share a chain, and one more is one more element.
@@ -242,6 +266,8 @@ const (
 	MatchFlow                          // source . destination . protocol . ports is in Set (SetFlows)
 	MatchDstLocal                      // destination is an address of this node (fib daddr type local)
 	MatchMark                          // any of the bits of Mark are set in the packet's mark
+	MatchSrcLocal                      // source is an address of this node (fib saddr type local)
+	MatchSrcLink                       // source is an address of the interface that the packet leaves by (fib saddr . oif type local)
 )
 
 // States of connections, as bits of Match.Low (nf_conntrack_common.h).

@@ -58,13 +58,39 @@ func (r Rule) end() string {
 		return ""
 	case Jump, Goto:
 		return r.Verdict.String() + " " + r.Target + " "
+	case Masquerade, SNAT:
+		return r.Verdict.String() + r.NAT.String() + " "
 	}
 	return r.Verdict.String() + " "
 }
 
 // String is the verdict as nft writes it.
 func (v Verdict) String() string {
-	return [...]string{"continue", "accept", "drop", "reject", "return", "jump", "goto"}[v]
+	return [...]string{"continue", "accept", "drop", "reject", "return", "jump", "goto", "masquerade", "snat"}[v]
+}
+
+// String is what nft writes behind the verdict; it begins with a space, or is empty.
+func (n *NAT) String() string {
+	if n == nil {
+		return ""
+	}
+	to, random := "", ""
+	if n.Addr.IsValid() {
+		to = n.Addr.String()
+	}
+	if n.LastPort > 0 {
+		if n.Addr.Is6() {
+			to = "[" + to + "]"
+		}
+		to += ":" + rangeText(n.FirstPort, n.LastPort)
+	}
+	if to != "" {
+		to = " to " + to
+	}
+	if n.Random {
+		random = " fully-random"
+	}
+	return to + random
 }
 
 // String is the match as nft writes it.
@@ -134,6 +160,10 @@ func (m Match) numbers(not, at string) string {
 			return "fib daddr type != local"
 		}
 		return "fib daddr type local"
+	case MatchSrcLocal:
+		return "fib saddr type " + not + "local"
+	case MatchSrcLink:
+		return "fib saddr . oif type " + not + "local"
 	}
 	return fmt.Sprintf("match %d", m.Kind)
 }
@@ -188,12 +218,28 @@ func (h Hook) String() string {
 	return [...]string{"prerouting", "input", "forward", "output", "postrouting"}[h]
 }
 
+// String is the type as nft writes it.
+func (t ChainType) String() string { return [...]string{"filter", "nat"}[t] }
+
+// PrioritySourceNAT is the priority of chains that translate source addresses, which
+// nft writes as srcnat.
+const PrioritySourceNAT = 100
+
+// String is the line that nft writes of a base chain.
+func (b Base) String() string {
+	priority := strconv.Itoa(int(b.Priority))
+	if b.Hook == Postrouting && b.Priority == PrioritySourceNAT {
+		priority = "srcnat"
+	}
+	return fmt.Sprintf("type %v hook %v priority %s", b.Type, b.Hook, priority)
+}
+
 // String is the chain as nft writes it, several lines.
 func (c Chain) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "chain %s {\n", c.Name)
 	if c.Base != nil {
-		fmt.Fprintf(&b, "\ttype filter hook %v priority %d; policy accept;\n", c.Base.Hook, c.Base.Priority)
+		fmt.Fprintf(&b, "\t%v; policy accept;\n", *c.Base)
 	}
 	for _, r := range c.Rules {
 		fmt.Fprintf(&b, "\t%v\n", r)
@@ -302,7 +348,7 @@ func (t Table) lines(v6 bool) map[string]bool {
 	for name, c := range t.Chains {
 		head := "chain " + name
 		if c.Base != nil {
-			head += fmt.Sprintf(" hook %v priority %d", c.Base.Hook, c.Base.Priority)
+			head += " " + c.Base.String()
 		}
 		out[head] = true
 		for i, r := range c.Rules {

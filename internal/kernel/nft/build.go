@@ -145,7 +145,7 @@ func (tx *transaction) buildChain(c *chain) {
 		tx.u32(nftaHookPriority, uint32(c.base.Priority))
 		tx.close(hook)
 		tx.u32(unix.NFTA_CHAIN_POLICY, 1) // NF_ACCEPT
-		tx.str(unix.NFTA_CHAIN_TYPE, "filter")
+		tx.str(unix.NFTA_CHAIN_TYPE, c.base.Type.String())
 	}
 	tx.end()
 }

@@ -2,8 +2,6 @@ package nft
 
 import (
 	"golang.org/x/sys/unix"
-
-	"github.com/weft-net/weft/internal/plan"
 )
 
 // coverName is the name of a table that is in force while ours is replaced.
@@ -78,7 +76,8 @@ func (t *table) coverTable() *table {
 		if x.want {
 			c.chains[name] = &chain{name: name, t: c, want: true, rules: x.rules, invalid: x.bad()}
 			if x.base != nil {
-				c.chains[name].base = &plan.Base{Hook: x.base.Hook, Priority: x.base.Priority}
+				base := *x.base
+				c.chains[name].base = &base
 			}
 			c.touchChain(c.chains[name])
 		}

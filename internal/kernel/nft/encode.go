@@ -189,6 +189,14 @@ func (e *encoder) verdictData(code int32, chain string) {
 	e.close(n)
 }
 
+// load puts a constant into the registers from that word on.
+func (e *encoder) load(word int, v []byte) {
+	e.expr("immediate", func() {
+		e.u32(unix.NFTA_IMMEDIATE_DREG, reg(word))
+		e.value(unix.NFTA_IMMEDIATE_DATA, v)
+	})
+}
+
 func (e *encoder) counter() {
 	e.expr("counter", func() {
 		e.u64(unix.NFTA_COUNTER_BYTES, 0)

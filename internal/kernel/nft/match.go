@@ -112,16 +112,25 @@ func (r *ruler) match(m *plan.Match) error {
 		r.meta(unix.NFT_META_MARK, 0)
 		r.anyBit(m.Not, m.Mark)
 	case plan.MatchDstLocal:
-		r.expr("fib", func() {
-			r.u32(unix.NFTA_FIB_DREG, reg(0))
-			r.u32(unix.NFTA_FIB_RESULT, unix.NFT_FIB_RESULT_ADDRTYPE)
-			r.u32(unix.NFTA_FIB_FLAGS, unix.NFTA_FIB_F_DADDR)
-		})
-		r.equal(m.Not, native32(unix.RTN_LOCAL))
+		r.local(m.Not, unix.NFTA_FIB_F_DADDR)
+	case plan.MatchSrcLocal:
+		r.local(m.Not, unix.NFTA_FIB_F_SADDR)
+	case plan.MatchSrcLink:
+		r.local(m.Not, unix.NFTA_FIB_F_SADDR|unix.NFTA_FIB_F_OIF)
 	default:
 		return r.matchSet(m)
 	}
 	return nil
+}
+
+// local fits when the address that flags name is the node's own.
+func (r *ruler) local(not bool, flags uint32) {
+	r.expr("fib", func() {
+		r.u32(unix.NFTA_FIB_DREG, reg(0))
+		r.u32(unix.NFTA_FIB_RESULT, unix.NFT_FIB_RESULT_ADDRTYPE)
+		r.u32(unix.NFTA_FIB_FLAGS, flags)
+	})
+	r.equal(not, native32(unix.RTN_LOCAL))
 }
 
 // anyBit fits when register 1 has one of bits.

@@ -185,10 +185,25 @@ func sample(v6 bool) plan.TableDelta {
 	d.PutChains = []plan.Chain{
 		{Name: "forward", Base: &plan.Base{Hook: plan.Forward, Priority: -5}, Rules: rules},
 		{Name: "raw", Base: &plan.Base{Hook: plan.Prerouting, Priority: -300}, Rules: []plan.Rule{{Track: true, Match: m(plan.Match{Kind: plan.MatchProtocol, Low: 6})}}},
+		{Name: "nat", Base: &plan.Base{Hook: plan.Postrouting, Priority: plan.PrioritySourceNAT, Type: plan.ChainNAT}, Rules: translations(one)},
 		{Name: "lists", Rules: []plan.Rule{{Verdict: plan.Drop, Count: true}}},
 		{Name: "other"},
 	}
 	return d
+}
+
+// translations are rules of each way to translate a source.
+func translations(to string) []plan.Rule {
+	addr := netip.MustParseAddr(to)
+	udp := []plan.Match{{Kind: plan.MatchProtocol, Low: 17}}
+	return []plan.Rule{
+		{Match: []plan.Match{{Kind: plan.MatchSrcSet, Set: "nets"}, {Kind: plan.MatchDstSet, Set: "nets", Not: true}, {Kind: plan.MatchOutLink, Link: "eth*"}}, Count: true, Verdict: plan.Masquerade, NAT: &plan.NAT{Random: true}, Comment: "natOutgoing"},
+		{Match: udp, Verdict: plan.Masquerade, NAT: &plan.NAT{FirstPort: 1024, LastPort: 65535, Random: true}},
+		{Match: udp, Verdict: plan.Masquerade, NAT: &plan.NAT{FirstPort: 7, LastPort: 7}},
+		{Match: udp, Verdict: plan.SNAT, NAT: &plan.NAT{Addr: addr, FirstPort: 1024, LastPort: 65535, Random: true}},
+		{Match: []plan.Match{{Kind: plan.MatchOutLink, Link: "tunl0"}, {Kind: plan.MatchSrcLink, Not: true}, {Kind: plan.MatchSrcLocal}}, Verdict: plan.Masquerade},
+		{Verdict: plan.SNAT, NAT: &plan.NAT{Addr: addr}},
+	}
 }
 
 // TestApplyThenReadBack: what was applied is what the kernel has, as another NFT finds,
@@ -236,7 +251,7 @@ func TestListed(t *testing.T) {
 	k.wait(n)
 	for _, family := range []string{"ip", "ip6"} {
 		file := filepath.Join("testdata", family+".nft")
-		got := k.nft("-s", "list", "chain", family, "weft", "forward")
+		got := k.nft("-s", "list", "chain", family, "weft", "forward") + k.nft("-s", "list", "chain", family, "weft", "nat")
 		if *update {
 			if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
 				t.Fatal(err)

@@ -236,7 +236,10 @@ func (t *table) chainMet(b []byte) {
 		t.chains[c.name] = c
 		t.touchChain(c)
 	}
-	c.there, c.met, c.odd = true, true, base != nil && (policy != 1 || string(typ) != "filter")
+	if base != nil && string(typ) == plan.ChainNAT.String() {
+		base.Type = plan.ChainNAT
+	}
+	c.there, c.met, c.odd = true, true, base != nil && (policy != 1 || string(typ) != base.Type.String())
 	if c.want && (c.odd || !sameBase(c.base, base)) {
 		t.replace = true
 	}

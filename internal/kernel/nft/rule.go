@@ -190,6 +190,8 @@ func (r *ruler) judge(p *plan.Rule) error {
 		r.verdict(code, p.Target)
 	case plan.Reject:
 		r.reject()
+	case plan.Masquerade, plan.SNAT:
+		return r.nat(p)
 	default:
 		return fmt.Errorf("verdict %d: is not known", p.Verdict)
 	}
