@@ -26,6 +26,8 @@ const (
 	deleteExternal
 	addNeighbor
 	deleteNeighbor
+	addRule
+	deleteRule
 )
 
 // op is a message of the batch under way.
@@ -35,6 +37,7 @@ type op struct {
 	attr  uint32    // as sent
 	n     *neighbor // to add
 	index int32     // its link
+	rule  *rule     // to add
 }
 
 // batch is a sequence of netlink messages to send at once.
@@ -199,7 +202,9 @@ func (f *FIB) settle(o *op, errno unix.Errno) {
 		if l := f.byIndex[o.index]; l != nil && o.n.errno != 0 {
 			f.troubled[l.name] = true
 		}
-	case deleteNeighbor, deleteExternal: // gone anyhow, or seen by the next dump
+	case addRule:
+		f.settleRule(o.rule, errno)
+	case deleteNeighbor, deleteExternal, deleteRule: // gone anyhow, or seen by the next dump
 	}
 }
 

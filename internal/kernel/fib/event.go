@@ -16,7 +16,7 @@ import (
 // eventGroups are the kernel's events that concern us.
 var eventGroups = []int{
 	unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE, unix.RTNLGRP_IPV4_IFADDR,
-	unix.RTNLGRP_IPV4_NETCONF, unix.RTNLGRP_IPV6_NETCONF,
+	unix.RTNLGRP_IPV4_NETCONF, unix.RTNLGRP_IPV6_NETCONF, unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV6_RULE,
 }
 
 // listen takes in the kernel's events until the socket is closed.
@@ -58,6 +58,8 @@ func (f *FIB) event(m netlink.Message, r *route) {
 		if r.parse(m.Body) && !r.cloned && f.tables[r.key.table] {
 			f.routeEvent(r, m.Type == unix.RTM_NEWROUTE, m.Flags)
 		}
+	case unix.RTM_DELRULE:
+		f.ruleGone(m.Body)
 	case unix.RTM_DELADDR:
 		f.addressGone(m.Body)
 	case unix.RTM_NEWNETCONF:

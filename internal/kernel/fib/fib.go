@@ -1,5 +1,5 @@
 // Package fib makes Linux forward as the plan says. It is the only writer of
-// routes, of permanent neighbours and of the sysctls of workload links.
+// routes, of routing rules, and of the permanent neighbours and sysctls of workload links.
 //
 //	plan.Delta ─► Apply ─► want ──┐
 //	rtnetlink events ─► changed ──┼─► pass ─► one netlink batch ─► kernel
@@ -23,8 +23,9 @@
 //
 // Ownership: routes of the cluster's protocol (12, bird) are ours; so are host
 // routes of the device protocol (3, boot) on links with our prefix, and permanent
-// neighbours there. A foreign route on a key that a route of the cluster wants
-// stays, and is reported as a conflict; on the key of a workload it is replaced.
+// neighbours there; and routing rules of the cluster's protocol. A foreign route on a
+// key that a route of the cluster wants stays, and is reported as a conflict; on the key
+// of a workload it is replaced.
 // A route of ours that somebody altered is put back.
 //
 // Invariant: nothing that an earlier run left is removed before Synced, and what
@@ -55,7 +56,7 @@ type Options struct {
 	// Prefixes of the names of workload links (interfacePrefix). Default: cali.
 	Prefixes []string
 	// Tables in which to look for routes of an earlier run, beside those
-	// that routes name. Default: TableMain.
+	// that routes name and TableMain (routeTableRanges).
 	Tables []uint32
 	// RemoveExternalRoutes also removes, after Synced, the routes of others on
 	// workload links (removeExternalRoutes). Routes that the kernel made stay.
@@ -76,9 +77,6 @@ func (o Options) withDefaults() Options {
 	}
 	if len(o.Prefixes) == 0 {
 		o.Prefixes = []string{"cali"}
-	}
-	if len(o.Tables) == 0 {
-		o.Tables = []uint32{plan.TableMain}
 	}
 	if o.Resync == 0 {
 		o.Resync = 90 * time.Second
@@ -115,6 +113,10 @@ type FIB struct {
 	gone       []goneNeighbor  // neighbours to delete
 	spared     map[key]bool    // destinations of which no route is deleted for now
 	external   []externalRoute // routes of others to delete
+
+	rules      map[plan.RoutingRule]*rule // wanted
+	goneRules  []goneRule                 // to delete
+	dirtyRules bool                       // some of rules is not in the kernel
 
 	ways     ways                    // to gateways
 	blocks   map[key]struct{}        // wanted blackholes
@@ -172,7 +174,8 @@ func blank(opts Options) *FIB {
 		attrs:      newInterned(),
 		links:      map[string]*link{},
 		byIndex:    map[int32]*link{},
-		tables:     map[uint32]bool{},
+		tables:     map[uint32]bool{plan.TableMain: true},
+		rules:      map[plan.RoutingRule]*rule{},
 		dirtyLinks: map[string]bool{},
 		troubled:   map[string]bool{},
 		changed:    make(chan struct{}),
@@ -229,6 +232,12 @@ func (f *FIB) Apply(d plan.Delta) {
 	for _, n := range d.PutNeighbors {
 		f.putNeighbor(n)
 	}
+	for _, r := range d.PutRules {
+		f.putRule(r)
+	}
+	for _, r := range d.DeleteRules {
+		f.deleteRule(r)
+	}
 	for _, k := range d.DeleteRoutes {
 		f.deleteRoute(makeKey(k))
 	}
@@ -266,7 +275,7 @@ func (f *FIB) Resync() { f.loop.Resync() }
 
 // kick wakes the loop if there is anything to do.
 func (f *FIB) kick() {
-	if !f.queue.empty() || len(f.dirtyLinks)+len(f.gone)+len(f.external) > 0 || f.gen != f.resolved {
+	if !f.queue.empty() || len(f.dirtyLinks)+len(f.gone)+len(f.external)+len(f.goneRules) > 0 || f.dirtyRules || f.gen != f.resolved {
 		f.loop.Kick()
 	}
 }

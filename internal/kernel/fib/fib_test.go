@@ -23,11 +23,11 @@ const (
 
 // kernel is a namespace with an uplink eth0, 10.0.0.2/24 and fd00::2/64.
 type kernel struct {
-	*testing.T
+	testing.TB
 	ns *testenv.Namespace
 }
 
-func newKernel(t *testing.T) kernel {
+func newKernel(t testing.TB) kernel {
 	testenv.Need(t, "ip")
 	k := kernel{t, testenv.Netns(t)}
 	k.ip("link add eth0 type veth peer name eth0peer")

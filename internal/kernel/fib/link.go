@@ -91,6 +91,9 @@ func (f *FIB) urgent() {
 		}
 		for k := range l.routes {
 			f.stageRoute(k, f.entries[k])
+			if f.batch.full() { // a tunnel has one for each prefix of the cluster
+				f.exchange()
+			}
 		}
 		if f.batch.full() {
 			f.exchange()

@@ -23,8 +23,11 @@ const (
 
 // kernelType is the kernel's number of a route type.
 func kernelType(t plan.RouteType) uint8 {
-	if t == plan.Blackhole {
+	switch t {
+	case plan.Blackhole:
 		return unix.RTN_BLACKHOLE
+	case plan.Throw:
+		return unix.RTN_THROW
 	}
 	return unix.RTN_UNICAST
 }
@@ -66,7 +69,7 @@ func appendWanted(b []byte, k key, a *attrs) []byte {
 		b = netlink.AppendAttr(b, unix.RTA_PREFSRC, a.Src.AsSlice())
 	}
 	switch len(a.hops) {
-	case 0: // blackhole
+	case 0: // blackhole, throw
 	case 1:
 		b = appendGateway(b, k, &a.hops[0])
 		b = netlink.AppendAttr32(b, unix.RTA_OIF, uint32(a.hops[0].index))

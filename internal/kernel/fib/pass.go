@@ -54,6 +54,7 @@ func (f *FIB) flush() {
 		f.urgent()
 	}
 	each(f.stageRoute)
+	f.flushRules() // after the routes that they lead to, before what goes from there
 	f.spared = f.refusedDestinations()
 	each(f.stageDelete)
 
@@ -78,6 +79,9 @@ func (f *FIB) tryAgain() {
 			}
 		}
 	}
+	for _, r := range f.rules {
+		f.dirtyRules = f.dirtyRules || !r.ok
+	}
 	for name := range f.troubled {
 		if f.linkProblems(name) != nil {
 			f.dirtyLinks[name] = true
@@ -101,6 +105,7 @@ func (f *FIB) problems() error {
 	if n := f.stats.DeletesRefused; n > 0 {
 		errs = append(errs, fmt.Errorf("fib: delete %v table %d: %w", f.last.k.prefix(), f.last.k.table, f.last.errno))
 	}
+	errs = append(errs, f.ruleProblems()...)
 	for name := range f.troubled {
 		found := f.linkProblems(name)
 		if found == nil {

@@ -2,6 +2,7 @@ package fib
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -65,6 +66,9 @@ func (f *FIB) resync() error {
 		f.eased = true
 	}
 	f.sweep()
+	if err := f.readRules(); err != nil {
+		return fmt.Errorf("read routing rules: %w", err)
+	}
 	if err := f.readNeighbors(); err != nil {
 		return fmt.Errorf("read neighbors: %w", err)
 	}
@@ -119,16 +123,19 @@ func (f *FIB) readLinks() error {
 
 func (f *FIB) readRoutes(each func(*route)) error {
 	var r route
-	for table := range f.tables {
+	for _, table := range f.dumpTables() {
 		for _, v6 := range []bool{false, true} {
 			body := make([]byte, routeBytes)
 			body[0] = netlink.Family(v6)
-			if table < 256 {
-				body[4] = uint8(table)
+			if table != unix.RT_TABLE_UNSPEC {
+				if table < 256 {
+					body[4] = uint8(table)
+				}
+				body = netlink.AppendAttr32(body, unix.RTA_TABLE, table)
 			}
-			body = netlink.AppendAttr32(body, unix.RTA_TABLE, table)
 			err := f.dump(unix.RTM_GETROUTE, body, func(typ uint16, body []byte) {
-				if typ == unix.RTM_NEWROUTE && r.parse(body) && !r.cloned && r.key.table == table {
+				if typ == unix.RTM_NEWROUTE && r.parse(body) && !r.cloned && f.tables[r.key.table] &&
+					(table == unix.RT_TABLE_UNSPEC || r.key.table == table) {
 					each(&r)
 				}
 			})
@@ -138,6 +145,17 @@ func (f *FIB) readRoutes(each func(*route)) error {
 		}
 	}
 	return nil
+}
+
+// fewTables is up to how many tables it is cheaper to ask for each than to read all.
+const fewTables = 4
+
+// dumpTables are the tables to ask the kernel for; the unspecified one means all.
+func (f *FIB) dumpTables() []uint32 {
+	if len(f.tables) > fewTables {
+		return []uint32{unix.RT_TABLE_UNSPEC}
+	}
+	return slices.Collect(maps.Keys(f.tables))
 }
 
 // compare takes in a route that a dump met.
@@ -198,7 +216,7 @@ func (f *FIB) sweep() {
 
 // owns reports whether a route of the kernel is ours by its marks.
 func (f *FIB) owns(r *route) bool {
-	if r.odd || r.typ != unix.RTN_UNICAST && r.typ != unix.RTN_BLACKHOLE {
+	if r.odd || r.typ != unix.RTN_UNICAST && r.typ != unix.RTN_BLACKHOLE && r.typ != unix.RTN_THROW {
 		return false
 	}
 	if slices.Contains(f.opts.Protocols, r.proto) {
@@ -262,8 +280,11 @@ func (f *FIB) internKernel(r *route) uint32 {
 		return id
 	}
 	a := plan.RouteAttrs{Proto: r.proto, OnLink: r.onLink}
-	if r.typ == unix.RTN_BLACKHOLE {
+	switch r.typ {
+	case unix.RTN_BLACKHOLE:
 		a.Type = plan.Blackhole
+	case unix.RTN_THROW:
+		a.Type = plan.Throw
 	}
 	if r.hasSrc {
 		a.Src, _ = netip.AddrFromSlice(r.src[:len(r.key.addrBytes())])

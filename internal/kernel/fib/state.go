@@ -29,6 +29,7 @@ type State struct {
 	Stale           int // not wanted, and not yet removed: left by an earlier run
 	Links           int // workload links wanted
 	Neighbors       int // wanted
+	Rules           int // routing rules wanted
 	// Pending names up to 20 objects that are not in the kernel, and why.
 	Pending []Pending
 	Err     string // of the last pass; empty: all is well
@@ -48,7 +49,7 @@ func (f *FIB) State() State {
 	w := &f.count.why
 	s := State{
 		Routes: f.count.wanted, Applied: f.count.applied, Waiting: w[linkMissing] + w[linkDown] + w[noGateway],
-		Conflicts: w[conflict], Refused: w[refused], Err: f.healthErr, Stats: f.stats,
+		Conflicts: w[conflict], Refused: w[refused], Rules: len(f.rules), Err: f.healthErr, Stats: f.stats,
 	}
 	for _, l := range f.links {
 		if l.want {
@@ -57,6 +58,11 @@ func (f *FIB) State() State {
 		s.Neighbors += len(l.neighbors)
 		if why := l.pending(); why != "" {
 			s.pend("link "+l.name, why)
+		}
+	}
+	for want, r := range f.rules {
+		if !r.ok {
+			s.pend("rule "+want.String(), r.whyNot())
 		}
 	}
 	s.Stale = len(f.entries) - s.Routes

@@ -85,7 +85,7 @@ func (f *FIB) drop(k key, old entry) {
 type attrs struct {
 	plan.RouteAttrs
 	refs int
-	hops []hop // empty for a blackhole, and while why is set
+	hops []hop // empty for what is not unicast, and while why is set
 	why  reason
 }
 

@@ -104,7 +104,7 @@ func (f *FIB) linkChanged(l *link) {
 // that can be reached are used. The slice is valid until the next call.
 func (f *FIB) resolve(a *attrs) ([]hop, reason) {
 	hops := f.scratch[:0]
-	if a.Type == plan.Blackhole {
+	if a.Type != plan.Unicast {
 		return hops, reasonNone
 	}
 	why := noGateway
@@ -165,7 +165,8 @@ func (f *FIB) refresh() {
 		if why == a.why && slices.Equal(hops, a.hops) {
 			continue
 		}
-		differ[uint32(id+1)] = !slices.ContainsFunc(a.hops, f.stands)
+		// Without hops it was not written yet: what the kernel has is its predecessor.
+		differ[uint32(id+1)] = len(a.hops) > 0 && !slices.ContainsFunc(a.hops, f.stands)
 		a.hops, a.why = slices.Clone(hops), why
 		scan = scan || !a.device() || len(f.links[a.Link].routesOf()) < a.refs
 	}
