@@ -33,6 +33,22 @@ func FelixFromEnv(environ []string) (config model.FelixConfig, ignored []string,
 	return felixFrom("env", "FELIX_", given)
 }
 
+// oldName is the name of a field in JSON for one that Calico has in variables and files
+// only.
+func oldName(name string) string {
+	switch strings.ToLower(name) {
+	case "ipinipenabled":
+		return "ipipEnabled"
+	case "ipinipmtu":
+		return "ipipMTU"
+	case "externalnodescidrlist":
+		return "externalNodesList"
+	case "wireguardpersistentkeepalive":
+		return "wireguardKeepAlive"
+	}
+	return name
+}
+
 // FelixFromFile makes a configuration of an INI file as felix.cfg is: lines of
 // Name = value under [global]. A file that does not exist sets nothing.
 func FelixFromFile(path string) (config model.FelixConfig, ignored []string, err error) {
@@ -65,7 +81,7 @@ func felixFrom(source, prefix string, given map[string]string) (model.FelixConfi
 	var ignored []string
 	v := reflect.ValueOf(&spec).Elem()
 	for name, text := range given {
-		field, ok := fieldByName(v, name)
+		field, ok := fieldByName(v, oldName(name))
 		if !ok {
 			ignored = append(ignored, prefix+name)
 			continue
@@ -94,7 +110,7 @@ func felixFrom(source, prefix string, given map[string]string) (model.FelixConfi
 func asGiven(e *v3.FieldError, prefix string, given map[string]string) error {
 	field, _, _ := strings.Cut(strings.TrimPrefix(e.Field, "spec."), "[")
 	for name, text := range given {
-		if strings.EqualFold(field, name) {
+		if strings.EqualFold(field, oldName(name)) {
 			return fmt.Errorf("%s%s=%q: %s", prefix, name, text, e.Reason)
 		}
 	}
@@ -124,6 +140,22 @@ func setField(f reflect.Value, text string) error {
 	case *[]v3.ProtoPort:
 		if !strings.HasPrefix(text, "[") || !json.Valid([]byte(text)) {
 			return setPorts(v, text)
+		}
+	case *[]string:
+		if !strings.HasPrefix(text, "[") {
+			return setTexts(v, text)
+		}
+	case *v3.Port:
+		parsed, err := v3.ParsePort(text)
+		*v = parsed
+		return err
+	case *v3.RouteTableRange:
+		if !strings.HasPrefix(text, "{") {
+			return setTables(v, text)
+		}
+	case *[]v3.RouteTableRange:
+		if !strings.HasPrefix(text, "[") {
+			return setAllTables(v, text)
 		}
 	}
 	switch f.Kind() {
@@ -183,6 +215,41 @@ func setPorts(list *[]v3.ProtoPort, text string) error {
 		}
 		p.Port, p.Net = uint16(n), strings.Trim(net, "[]")
 		*list = append(*list, p)
+	}
+	return nil
+}
+
+// setTexts reads a list with commas; "none" is an empty list.
+func setTexts(list *[]string, text string) error {
+	*list = []string{}
+	if strings.EqualFold(text, "none") {
+		return nil
+	}
+	for item := range strings.SplitSeq(text, ",") {
+		*list = append(*list, strings.TrimSpace(item))
+	}
+	return nil
+}
+
+// setAllTables reads ranges with commas, "1-100,200-250".
+func setAllTables(list *[]v3.RouteTableRange, text string) error {
+	for item := range strings.SplitSeq(text, ",") {
+		var r v3.RouteTableRange
+		if err := setTables(&r, strings.TrimSpace(item)); err != nil {
+			return err
+		}
+		*list = append(*list, r)
+	}
+	return nil
+}
+
+func setTables(r *v3.RouteTableRange, text string) error {
+	low, high, _ := strings.Cut(text, "-")
+	var errLow, errHigh error
+	r.Min, errLow = strconv.Atoi(low)
+	r.Max, errHigh = strconv.Atoi(high)
+	if errLow != nil || errHigh != nil {
+		return fmt.Errorf("%q: must be ranges of routing tables such as 1-250, with commas", text)
 	}
 	return nil
 }

@@ -34,7 +34,7 @@ func TestFelixFromEnv(t *testing.T) {
 		"fields":         {"FELIX_INTERFACEPREFIX=cali,tap FELIX_DEVICEROUTEPROTOCOL=80 FELIX_REMOVEEXTERNALROUTES=false FELIX_LOGSEVERITYSCREEN=debug", "prefixes=[cali tap] log=debug proto=80 removeExternal=false"},
 		"seconds":        {"FELIX_ROUTEREFRESHINTERVAL=1.5", "prefixes=[] log= refresh=1.5s"},
 		"duration":       {"FELIX_ROUTEREFRESHINTERVAL=2m", "prefixes=[] log= refresh=2m0s"},
-		"not built":      {"FELIX_WIREGUARDENABLED=true FELIX_IPIPMTU=1400", "prefixes=[] log= unbuilt=[ipipMTU wireguardEnabled]"},
+		"not built":      {"FELIX_BPFENABLED=true FELIX_PROGRAMCLUSTERROUTES=Enabled", "prefixes=[] log= unbuilt=[bpfEnabled programClusterRoutes]"},
 		"of the process": {"FELIX_ETCDADDR=x FELIX_TYPHAADDR=y", "prefixes=[] log="},
 		"empty":          {"FELIX_DEVICEROUTEPROTOCOL=", "prefixes=[] log="},
 	} {
@@ -51,6 +51,42 @@ func TestFelixFromEnv(t *testing.T) {
 		name, value, _ := strings.Cut(bad, "=")
 		if err == nil || !strings.Contains(err.Error(), name) || !strings.Contains(err.Error(), value) {
 			t.Errorf("%s: got %v, want an error that names both", bad, err)
+		}
+	}
+}
+
+// TestTunnelsFromEnv: the names and forms of Calico's variables about tunnels and NAT.
+func TestTunnelsFromEnv(t *testing.T) {
+	t.Parallel()
+	c, ignored, err := FelixFromEnv([]string{
+		"FELIX_IPINIPENABLED=true", "FELIX_IPINIPMTU=1440", "FELIX_VXLANENABLED=false", "FELIX_VXLANMTU=1410", "FELIX_VXLANMTUV6=1390", "FELIX_VXLANVNI=7",
+		"FELIX_MTUIFACEPATTERN=^(a|b)$", "FELIX_REQUIREMTUFILE=true", "FELIX_FEATUREDETECTOVERRIDE=ChecksumOffloadBroken=true",
+		"FELIX_EXTERNALNODESCIDRLIST=10.0.0.1,10.1.0.0/16", "FELIX_ROUTETABLERANGES=1-100,200-250",
+		"FELIX_WIREGUARDENABLED=true", "FELIX_WIREGUARDPERSISTENTKEEPALIVE=25", "FELIX_WIREGUARDLISTENINGPORT=1234",
+		"FELIX_NATPORTRANGE=32768:65535", "FELIX_NATOUTGOINGADDRESS=10.0.0.9", "FELIX_IPTABLESNATOUTGOINGINTERFACEFILTER=eth+",
+	})
+	if err != nil || len(ignored)+len(c.Unbuilt) != 0 {
+		t.Fatalf("%v, ignored %v, without effect %v", err, ignored, c.Unbuilt)
+	}
+	u := c.Tunnel
+	got := fmt.Sprintf("%t %d %t %d %d %d %s %t %t %v %v %t %v %d %+v", *u.IPIP, *u.IPIPMTU, *u.VXLAN, *u.VXLANMTU, *u.VXLANMTUV6, *u.VNI, u.MTUPattern, *u.RequireMTUFile,
+		*u.ChecksumBroken, u.ExternalNodes, u.Tables, *u.WireGuard, *u.WireGuardKeepalive, *u.WireGuardPort, c.NAT)
+	const want = "true 1440 false 1410 1390 7 ^(a|b)$ true true [10.0.0.1/32 10.1.0.0/16] [{1 100} {200 250}] true 25s 1234 {FirstPort:32768 LastPort:65535 Addr:10.0.0.9 ExcludeHosts:<nil> Link:eth+}"
+	if got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	if c, _, err := FelixFromEnv([]string{"FELIX_EXTERNALNODESCIDRLIST=none", "FELIX_ROUTETABLERANGE=7-9"}); err != nil || c.Tunnel.ExternalNodes == nil || len(c.Tunnel.ExternalNodes) != 0 || fmt.Sprint(c.Tunnel.Tables) != "[{7 9}]" {
+		t.Errorf("got %+v, %v", c.Tunnel, err)
+	}
+	for _, bad := range []string{
+		"FELIX_IPINIPMTU=70000", "FELIX_EXTERNALNODESCIDRLIST=10.0.0.1,nonsense", "FELIX_ROUTETABLERANGES=1-2,x", "FELIX_NATPORTRANGE=9:1",
+		"FELIX_MTUIFACEPATTERN=(", "FELIX_NATOUTGOINGADDRESS=fd00::1", "FELIX_WIREGUARDINTERFACENAME=a/b", "FELIX_NATOUTGOINGEXCLUSIONS=Some",
+		"FELIX_IPTABLESNATOUTGOINGINTERFACEFILTER=e+th",
+	} {
+		_, _, err := FelixFromEnv([]string{bad})
+		_, value, _ := strings.Cut(bad, "=")
+		if value = value[strings.LastIndexByte(value, ',')+1:]; err == nil || !strings.Contains(err.Error(), value) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: got %v; want one line that has the value", bad, err)
 		}
 	}
 }

@@ -34,6 +34,8 @@ func parseFelixConfig(o *v3.FelixConfiguration) (Value, error) {
 	c.DeviceRouteSource = try(&e, addr, "spec.deviceRouteSourceAddress", s.DeviceRouteSourceAddress)
 	c.DeviceRouteSourceV6 = try(&e, addr, "spec.deviceRouteSourceAddressIPv6", s.DeviceRouteSourceAddressIPv6)
 	c.Filter = parseFilter(&e, &s)
+	c.Tunnel = parseTunnel(&e, &s)
+	c.NAT = parseNAT(&e, &s)
 	return c, e.err
 }
 
@@ -49,8 +51,8 @@ func prefixList(text string) []string {
 }
 
 // strictFelixConfig keeps which interfaces are workloads', since others are not
-// policed, and which ports stay open; the defaults of all else allow least. It is nil
-// where it can't be said whose configuration it is.
+// policed, which ports stay open, and what is to be encrypted; the defaults of all else
+// allow least. It is nil where it can't be said whose configuration it is.
 func strictFelixConfig(o *v3.FelixConfiguration) Value {
 	var whose, in, out first
 	c := FelixConfig{
@@ -68,6 +70,12 @@ func strictFelixConfig(o *v3.FelixConfiguration) Value {
 	}
 	if whose.err != nil {
 		return nil
+	}
+	var encrypted first
+	if t := parseTunnel(&encrypted, &o.Spec); encrypted.err == nil {
+		c.Tunnel = t
+	} else {
+		c.Tunnel = TunnelConfig{WireGuard: t.WireGuard, WireGuardV6: t.WireGuardV6, WireGuardHosts: t.WireGuardHosts, WireGuardStrict: t.WireGuardStrict}
 	}
 	return c
 }
@@ -189,6 +197,9 @@ func unbuilt(s v3.FelixConfigurationSpec) []string {
 	var out []string
 	for i := range given.NumField() {
 		name, _, _ := strings.Cut(given.Type().Field(i).Tag.Get("json"), ",")
+		if name == "featureDetectOverride" && !otherFeatures(s.FeatureDetectOverride) {
+			continue
+		}
 		if !honoured(name) && !reflect.DeepEqual(given.Field(i).Interface(), usual.Field(i).Interface()) {
 			out = append(out, name)
 		}
@@ -211,6 +222,15 @@ func honoured(field string) bool {
 		"nftablesRefreshInterval", "ipv6Support", "maxIpsetSize", "deniedConnections", "logDefaultDeny":
 		// nftablesMangleAllowAction: what a chain of nftables accepts, those of others see
 		// all the same, so both of its values are what weft does.
+		return true
+	case "ipipEnabled", "vxlanEnabled", "ipipMTU", "vxlanMTU", "vxlanMTUV6", "vxlanVNI", "mtuIfacePattern", "requireMTUFile",
+		"externalNodesList", "routeTableRange", "routeTableRanges",
+		"wireguardEnabled", "wireguardEnabledV6", "wireguardHostEncryptionEnabled", "wireguardListeningPort",
+		"wireguardListeningPortV6", "wireguardInterfaceName", "wireguardInterfaceNameV6", "wireguardMTU", "wireguardMTUV6",
+		"wireguardRoutingRulePriority", "wireguardKeepAlive", "wireguardThreadingEnabled",
+		"natPortRange", "natOutgoingAddress", "natOutgoingExclusions", "iptablesNATOutgoingInterfaceFilter":
+		// programClusterRoutes is not among them: weft has one writer of routes, so there is
+		// nothing to choose, and who sets it is told so.
 		return true
 	case "usageReportingEnabled", "usageReportingInitialDelay", "usageReportingInterval":
 		// Absent by design: weft never reports usage, whatever is set.

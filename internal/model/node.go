@@ -1,6 +1,8 @@
 package model
 
 import (
+	"crypto/sha1"
+	"fmt"
 	"net/netip"
 	"time"
 
@@ -19,7 +21,7 @@ type Node struct {
 	IPIPTunnel     netip.Addr // zero: none
 
 	VXLANTunnel, VXLANTunnelV6 netip.Addr // zero: none
-	VXLANMAC, VXLANMACV6       string     // of the devices, lower case; empty: see MAC in package route
+	VXLANMAC, VXLANMACV6       string     // of the devices, lower case; empty: as VTEPMAC says
 
 	WireGuardKey, WireGuardKeyV6   [32]byte   // public; zero: none
 	WireGuardAddr, WireGuardAddrV6 netip.Addr // zero: none
@@ -31,6 +33,17 @@ type Node struct {
 
 // MTUAnnotation is where a node's agent says the MTU of the underlay.
 const MTUAnnotation = "weft.net/mtu"
+
+// VTEPMAC is the hardware address of the VXLAN device of a node whose record has none, of
+// that family: stable over restarts, and what Calico gives it. It is 66 and the first
+// five bytes of the SHA-1 of the node's name, with "-v6" behind it for IPv6.
+func VTEPMAC(node string, v6 bool) string {
+	if v6 {
+		node += "-v6"
+	}
+	sum := sha1.Sum([]byte(node))
+	return fmt.Sprintf("66:%02x:%02x:%02x:%02x:%02x", sum[0], sum[1], sum[2], sum[3], sum[4])
+}
 
 // Key implements [Value].
 func (n Node) Key() Key { return Key{Kind: KindNode, Name: n.Name} }
@@ -248,6 +261,7 @@ type TunnelConfig struct {
 	VXLANMTU, VXLANMTUV6 *int           // likewise
 	VNI                  *uint32        // nil: DefaultVNI
 	MTUPattern           string         // regular expression of egress interfaces' names; empty: DefaultMTUPattern
+	RequireMTUFile       *bool          // the node is not ready until the pods' MTU is in its file; nil: false
 	ChecksumBroken       *bool          // checksum offload of VXLAN; nil: found
 	ExternalNodes        []netip.Prefix // may send encapsulated packets, beside the nodes; masked
 	Tables               []TableRange   // kernel tables to use; nil: DefaultTables

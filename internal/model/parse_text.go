@@ -1,8 +1,10 @@
 package model
 
 import (
+	"encoding/base64"
 	"fmt"
 	"net/netip"
+	"strings"
 
 	"github.com/weft-net/weft/internal/selector"
 )
@@ -108,4 +110,17 @@ func try1[T any](e *first, f func(field, text string) (T, error), list string, i
 		return try(e, f, at(list, i), text)
 	}
 	return v
+}
+
+// canonicalMAC is a hardware address, which was checked before, in lower case with colons.
+func canonicalMAC(s string) string { return strings.ReplaceAll(strings.ToLower(s), "-", ":") }
+
+// publicKey parses a WireGuard key; empty is the zero key.
+func publicKey(field, s string) (key [32]byte, err error) {
+	raw, err := base64.StdEncoding.DecodeString(s)
+	if s != "" && (err != nil || len(raw) != len(key)) {
+		return key, fmt.Errorf("%s: %q: must be 32 bytes in base64", field, s)
+	}
+	copy(key[:], raw)
+	return key, nil
 }
