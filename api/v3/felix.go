@@ -508,6 +508,9 @@ type FelixConfigurationSpec struct {
 	// LogDefaultDeny: Enabled or Disabled: whether packets that no rule allowed are
 	// logged as Log rules are; Disabled.
 	LogDefaultDeny string `json:"logDefaultDeny,omitempty"`
+	// WireguardCleartext: Allow or Drop: what becomes of packets to pods of other nodes
+	// that WireGuard cannot encrypt, where it is enabled for their family; Allow.
+	WireguardCleartext string `json:"wireguardCleartext,omitempty"`
 }
 
 // ProtoPort is a port of a host.

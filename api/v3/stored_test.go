@@ -242,7 +242,7 @@ func FuzzMerge(f *testing.F) {
 // A field that is lost here would be refused in manifests.
 func TestFelixConfigurationIsWhole(t *testing.T) {
 	t.Parallel()
-	ours := []string{"deniedConnections", "logDefaultDeny"}
+	ours := []string{"deniedConnections", "logDefaultDeny", "wireguardCleartext"}
 	fields := jsonFields(reflect.TypeFor[FelixConfigurationSpec]())
 	calicos := slices.DeleteFunc(slices.Clone(fields), func(f jsonField) bool { return slices.Contains(ours, f.name) })
 	if len(calicos) != 187 || len(fields) != 187+len(ours) {

@@ -59,6 +59,7 @@ func (c *checker) felixWords(s *FelixConfigurationSpec) {
 		{"nftablesMode", s.NftablesMode, "Auto Enabled Disabled"},
 		{"serviceLoopPrevention", s.ServiceLoopPrevention, "Drop Reject Disabled"},
 		{"windowsManageFirewallRules", s.WindowsManageFirewallRules, "Enabled Disabled"},
+		{"wireguardCleartext", s.WireguardCleartext, "Allow Drop"},
 	} {
 		c.oneOf("spec."+f.field, f.value, strings.Fields(f.allowed)...)
 	}

@@ -227,7 +227,7 @@ func honoured(field string) bool {
 		"externalNodesList", "routeTableRange", "routeTableRanges",
 		"wireguardEnabled", "wireguardEnabledV6", "wireguardHostEncryptionEnabled", "wireguardListeningPort",
 		"wireguardListeningPortV6", "wireguardInterfaceName", "wireguardInterfaceNameV6", "wireguardMTU", "wireguardMTUV6",
-		"wireguardRoutingRulePriority", "wireguardKeepAlive", "wireguardThreadingEnabled",
+		"wireguardRoutingRulePriority", "wireguardKeepAlive", "wireguardThreadingEnabled", "wireguardCleartext",
 		"natPortRange", "natOutgoingAddress", "natOutgoingExclusions", "iptablesNATOutgoingInterfaceFilter":
 		// programClusterRoutes is not among them: weft has one writer of routes, so there is
 		// nothing to choose, and who sets it is told so.

@@ -30,6 +30,7 @@ func parseTunnel(e *first, s *v3.FelixConfigurationSpec) TunnelConfig {
 		WireGuardMTU: s.WireguardMTU, WireGuardMTUV6: s.WireguardMTUV6,
 		WireGuardPriority: s.WireguardRoutingRulePriority,
 		WireGuardThreaded: s.WireguardThreadingEnabled,
+		WireGuardStrict:   isWord(e, "spec.wireguardCleartext", s.WireguardCleartext, "Drop", "Allow"),
 	}
 	if n := s.VXLANVNI; n != nil {
 		t.VNI = number[uint32](e, "spec.vxlanVNI", *n, 1<<24-1)

@@ -22,7 +22,7 @@ const everyTunnelField = `{ipipEnabled: true, vxlanEnabled: false, ipipMTU: 1440
  mtuIfacePattern: '^eth', requireMTUFile: true, featureDetectOverride: 'ChecksumOffloadBroken=false', externalNodesList: [10.0.0.1, 10.1.2.3/16],
  routeTableRanges: [{min: 1, max: 9}, {min: 20, max: 30}], wireguardEnabled: true, wireguardEnabledV6: true, wireguardHostEncryptionEnabled: true,
  wireguardListeningPort: 1, wireguardListeningPortV6: 2, wireguardInterfaceName: wg4, wireguardInterfaceNameV6: wg6, wireguardMTU: 1400, wireguardMTUV6: 1380,
- wireguardRoutingRulePriority: 5, wireguardKeepAlive: 25s, wireguardThreadingEnabled: true,
+ wireguardRoutingRulePriority: 5, wireguardKeepAlive: 25s, wireguardThreadingEnabled: true, wireguardCleartext: Drop,
  natPortRange: '1000:2000', natOutgoingAddress: 10.9.9.9, natOutgoingExclusions: IPPoolsAndHostIPs, iptablesNATOutgoingInterfaceFilter: eth0}`
 
 func TestTunnelFields(t *testing.T) {
@@ -32,10 +32,10 @@ func TestTunnelFields(t *testing.T) {
 		t.Fatalf("%v, without effect %v", err, c.Unbuilt)
 	}
 	u := c.Tunnel
-	got := fmt.Sprintf("%t %t %d %d %d %d %s %t %t %v %v | %t %t %t %d %d %s %s %d %d %d %v %t | %d %d %v %t %s", *u.IPIP, *u.VXLAN, *u.IPIPMTU, *u.VXLANMTU, *u.VXLANMTUV6, *u.VNI, u.MTUPattern, *u.RequireMTUFile, *u.ChecksumBroken, u.ExternalNodes, u.Tables,
-		*u.WireGuard, *u.WireGuardV6, *u.WireGuardHosts, *u.WireGuardPort, *u.WireGuardPortV6, u.WireGuardLink, u.WireGuardLinkV6, *u.WireGuardMTU, *u.WireGuardMTUV6, *u.WireGuardPriority, *u.WireGuardKeepalive, *u.WireGuardThreaded,
+	got := fmt.Sprintf("%t %t %d %d %d %d %s %t %t %v %v | %t %t %t %d %d %s %s %d %d %d %v %t %t | %d %d %v %t %s", *u.IPIP, *u.VXLAN, *u.IPIPMTU, *u.VXLANMTU, *u.VXLANMTUV6, *u.VNI, u.MTUPattern, *u.RequireMTUFile, *u.ChecksumBroken, u.ExternalNodes, u.Tables,
+		*u.WireGuard, *u.WireGuardV6, *u.WireGuardHosts, *u.WireGuardPort, *u.WireGuardPortV6, u.WireGuardLink, u.WireGuardLinkV6, *u.WireGuardMTU, *u.WireGuardMTUV6, *u.WireGuardPriority, *u.WireGuardKeepalive, *u.WireGuardThreaded, *u.WireGuardStrict,
 		c.NAT.FirstPort, c.NAT.LastPort, c.NAT.Addr, *c.NAT.ExcludeHosts, c.NAT.Link)
-	const want = "true false 1440 1410 1390 0 ^eth true false [10.0.0.1/32 10.1.0.0/16] [{1 9} {20 30}] | true true true 1 2 wg4 wg6 1400 1380 5 25s true | 1000 2000 10.9.9.9 true eth0"
+	const want = "true false 1440 1410 1390 0 ^eth true false [10.0.0.1/32 10.1.0.0/16] [{1 9} {20 30}] | true true true 1 2 wg4 wg6 1400 1380 5 25s true true | 1000 2000 10.9.9.9 true eth0"
 	if got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
@@ -53,8 +53,6 @@ func TestOver(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	strict := true
-	c.Tunnel.WireGuardStrict = &strict
 	for i, v := 0, reflect.ValueOf(c.Tunnel); i < v.NumField(); i++ {
 		if v.Field(i).IsZero() {
 			t.Errorf("%s is not set by the object of this test", v.Type().Field(i).Name)
