@@ -198,3 +198,34 @@ func (v *View) Apply(c Change) {
 		v.Missing[h.Key()] = true
 	}
 }
+
+// Clone is v with maps of its own.
+func (v *View) Clone() *View {
+	c := *v
+	c.Blocks, c.Handles, c.Missing = maps.Clone(v.Blocks), maps.Clone(v.Handles), maps.Clone(v.Missing)
+	return &c
+}
+
+// Then is c with next after it, which was decided on what c left.
+func (c Change) Then(next Change) Change {
+	cidr := func(b model.Block) netip.Prefix { return b.CIDR }
+	claimed := func(a model.BlockAffinity) netip.Prefix { return a.CIDR }
+	return Change{
+		Addrs:    next.Addrs,
+		Put:      append(without(without(c.Put, cidr, next.Put, cidr), cidr, next.Delete, self), next.Put...),
+		Delete:   append(without(c.Delete, self, next.Put, cidr), next.Delete...),
+		Claim:    append(without(c.Claim, claimed, next.Unclaim, claimed), next.Claim...),
+		Unclaim:  append(without(c.Unclaim, claimed, next.Claim, claimed), next.Unclaim...),
+		Handles:  append(slices.Clip(c.Handles), next.Handles...),
+		Released: append(slices.Clip(c.Released), next.Released...),
+	}
+}
+
+func self(p netip.Prefix) netip.Prefix { return p }
+
+// without is list without what other has, too, in a new slice.
+func without[T, O any](list []T, of func(T) netip.Prefix, other []O, ofOther func(O) netip.Prefix) []T {
+	return slices.DeleteFunc(slices.Clone(list), func(t T) bool {
+		return slices.ContainsFunc(other, func(o O) bool { return ofOther(o) == of(t) })
+	})
+}
