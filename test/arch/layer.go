@@ -38,10 +38,13 @@ func places() map[string]Layer {
 		"internal/plan":     Nouns,
 
 		"internal/policy":  Deciders,
+		"internal/edge":    Deciders,
 		"internal/route":   Deciders,
 		"internal/ipam":    Deciders,
 		"internal/peering": Deciders,
 		"internal/bgp":     Deciders,
+
+		"internal/wireguard": Deciders,
 
 		"internal/store":     Doors,
 		"internal/kernel":    Doors,
