@@ -139,6 +139,9 @@ func (r Route) String() string {
 		fmt.Fprintf(&b, " dev %s", r.Link)
 	}
 	fmt.Fprintf(&b, " proto %d", r.Proto)
+	if r.Src.IsValid() {
+		fmt.Fprintf(&b, " src %v", r.Src)
+	}
 	if r.OnLink {
 		b.WriteString(" onlink")
 	}

@@ -50,6 +50,9 @@ type Device struct {
 	Mark uint32 // of WireGuard: on its outer packets; 0: none
 	// Threaded lets a kernel thread of its own do WireGuard's work.
 	Threaded bool
+	// Hosts says that traffic of the nodes themselves may go through WireGuard, too, so that
+	// the mark of what came in clear has to count for its answer; see package wireguard.
+	Hosts bool
 }
 
 // VTEPKey is the identity of another node's end of a VXLAN.
@@ -205,6 +208,9 @@ func (d Device) String() string {
 		s += fmt.Sprintf(" port %d fwmark %#x", d.Port, d.Mark)
 		if d.Threaded {
 			s += " threaded"
+		}
+		if d.Hosts {
+			s += " hosts"
 		}
 	}
 	return s
