@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"strings"
 	"sync"
@@ -49,6 +50,12 @@ func describe(e topology.Expectation) string {
 		if p.Port != 0 {
 			out += fmt.Sprintf(" at %s port %d", p.Protocol, p.Port)
 		}
+		if p.Carried != "" {
+			out += ", carried: " + p.Carried
+		}
+		if p.Source != "" {
+			out += ", source: " + p.Source
+		}
 		if e.By != "" {
 			out += ", by " + e.By
 		}
@@ -59,6 +66,8 @@ func describe(e topology.Expectation) string {
 		return pair(e.Reachable, " reach ")
 	case e.Unreachable != nil:
 		return pair(e.Unreachable, " do not reach ")
+	case e.MTU != nil:
+		return fmt.Sprintf("%s send %s packets of %d bytes and no more", words(e.MTU.From), words(e.MTU.To), e.MTU.Bytes)
 	case e.Route != nil:
 		return "route on " + words(e.Route.At) + ": " + e.Route.Line
 	default:
@@ -74,9 +83,11 @@ func (h *holder) expect(ctx context.Context, e topology.Expectation) Result {
 	var err error
 	switch {
 	case e.Reachable != nil:
-		err = h.judged(ctx, *e.Reachable, h.reaches, e.By, true)
+		err = h.judged(ctx, *e.Reachable, h.reachable, e.By, true)
 	case e.Unreachable != nil:
-		err = h.judged(ctx, *e.Unreachable, h.reachesNot, e.By, false)
+		err = h.judged(ctx, *e.Unreachable, h.unreachable, e.By, false)
+	case e.MTU != nil:
+		err = h.largest(ctx, *e.MTU)
 	case e.Route != nil:
 		err = h.awaitRoute(ctx, *e.Route, true)
 	default:
@@ -89,12 +100,34 @@ func (h *holder) expect(ctx context.Context, e topology.Expectation) Result {
 	return r
 }
 
-// judged runs try for every way of the pair, and then checks who decides about them.
-func (h *holder) judged(ctx context.Context, p topology.Pair, try func(context.Context, way) error, by string, allowed bool) error {
-	if err := h.eachPair(ctx, p, try); err != nil || by == "" {
+// judged tries every way of the pair, and then checks who decides about them.
+func (h *holder) judged(ctx context.Context, p topology.Pair, try func(context.Context, topology.Pair) error, by string, allowed bool) error {
+	if err := try(ctx, p); err != nil || by == "" {
 		return err
 	}
 	return h.decidedBy(ctx, p, by, allowed)
+}
+
+// reachable tries every way of the pair until it answers. Packets that are to be looked
+// at are sent one way after the other, so that each is known by its time.
+func (h *holder) reachable(ctx context.Context, p topology.Pair) error {
+	if p.Carried == "" && p.Source == "" {
+		return h.eachPair(ctx, p, atOnce, func(ctx context.Context, w way) error {
+			return persist(ctx, func() error { return w.ask(ctx, probeWait, rand.Uint64()) })
+		})
+	}
+	o, err := h.observer(ctx)
+	if err != nil {
+		return err
+	}
+	return h.eachPair(ctx, p, 1, func(ctx context.Context, w way) error {
+		return persist(ctx, func() error { return o.try(ctx, p, w) })
+	})
+}
+
+// unreachable tries every way of the pair until it stays without an answer.
+func (h *holder) unreachable(ctx context.Context, p topology.Pair) error {
+	return h.eachPair(ctx, p, atOnce, func(ctx context.Context, w way) error { return reachesNot(ctx, w) })
 }
 
 // way is one direction between two things, of one family, and what is asked.
@@ -109,9 +142,9 @@ type way struct {
 
 func (w way) String() string { return fmt.Sprintf("%v to %v (%v)", w.from, w.to, w.addr) }
 
-// eachPair runs try for every way of the pair, many at once. Its error names the
+// eachPair runs try for every way of the pair, a number at once. Its error names the
 // first that failed, and how many did.
-func (h *holder) eachPair(ctx context.Context, p topology.Pair, try func(context.Context, way) error) error {
+func (h *holder) eachPair(ctx context.Context, p topology.Pair, slots int, try func(context.Context, way) error) error {
 	ways, err := h.ways(p)
 	if err != nil {
 		return err
@@ -125,7 +158,7 @@ func (h *holder) eachPair(ctx context.Context, p topology.Pair, try func(context
 	var mu sync.Mutex
 	var first error
 	failed := 0
-	parallel(ways, func(w way) {
+	parallel(ways, slots, func(w way) {
 		if err := try(ctx, w); err != nil {
 			mu.Lock()
 			defer mu.Unlock()
@@ -140,14 +173,14 @@ func (h *holder) eachPair(ctx context.Context, p topology.Pair, try func(context
 	return first
 }
 
-// parallel runs f for all of them, a bounded number at once.
-func parallel[T any](all []T, f func(T)) {
+// parallel runs f for all of them, a number at once.
+func parallel[T any](all []T, slots int, f func(T)) {
 	var wait sync.WaitGroup
-	slots := make(chan struct{}, atOnce)
+	free := make(chan struct{}, slots)
 	for _, x := range all {
-		slots <- struct{}{}
+		free <- struct{}{}
 		wait.Go(func() {
-			defer func() { <-slots }()
+			defer func() { <-free }()
 			f(x)
 		})
 	}
@@ -226,6 +259,12 @@ func (h *holder) place(t topology.Target) (*namespace, []netip.Addr) {
 				return m.ns, h.topo.Nodes[i].Addresses
 			}
 		}
+	case topology.ToOutside:
+		for _, o := range h.outside {
+			if o.target == t {
+				return o.ns, o.addrs
+			}
+		}
 	case topology.ToRouter:
 		for i, m := range h.routers {
 			if m.target == t {
@@ -242,27 +281,31 @@ func (h *holder) place(t topology.Target) (*namespace, []netip.Addr) {
 	return &namespace{}, gateways
 }
 
-// reaches tries until there is an answer.
-func (h *holder) reaches(ctx context.Context, w way) error {
+// persist tries until there is no error, or the time is over. What was wrong is the
+// last error that is not just the end of the time.
+func persist(ctx context.Context, try func() error) error {
+	var wrong error
 	for {
-		err := w.ask(ctx, probeWait)
+		err := try()
 		if err == nil {
 			return nil
 		}
+		if cut := ctx.Err() != nil && errors.Is(err, context.Cause(ctx)); !cut {
+			wrong = err
+		} else if wrong == nil {
+			wrong = errNoAnswer
+		}
 		if !pause(ctx) {
-			if ctx.Err() != nil && errors.Is(err, context.Cause(ctx)) {
-				err = errNoAnswer // the last try was cut short
-			}
-			return fmt.Errorf("%w: %w", context.Cause(ctx), err)
+			return fmt.Errorf("%w: %w", context.Cause(ctx), wrong)
 		}
 	}
 }
 
 // reachesNot tries until some requests in a row stay without an answer.
-func (h *holder) reachesNot(ctx context.Context, w way) error {
+func reachesNot(ctx context.Context, w way) error {
 	quiet := 0
 	for {
-		if err := w.ask(ctx, quietWait); err != nil {
+		if err := w.ask(ctx, quietWait, rand.Uint64()); err != nil {
 			quiet++
 		} else {
 			quiet = 0

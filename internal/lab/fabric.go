@@ -14,7 +14,7 @@ import (
 
 // buildFabric makes the holder's own namespace the router between the racks: a
 // bridge for each, with the first address of its subnets.
-func buildFabric(racks []topology.Rack) error {
+func buildFabric(t *topology.Topology) error {
 	if err := linkUp("lo"); err != nil {
 		return fmt.Errorf("lab: fabric: %w", err)
 	}
@@ -24,11 +24,21 @@ func buildFabric(racks []topology.Rack) error {
 	if err := setting("ipv6/conf/all/forwarding", "1"); err != nil && !os.IsNotExist(err) {
 		return fmt.Errorf("lab: fabric: %w", err)
 	}
-	for i, rack := range racks {
+	// Where Docker runs, bridges would hand the packets of a segment to the rules for
+	// what is forwarded. Elsewhere there is no such setting.
+	for _, name := range []string{"bridge/bridge-nf-call-iptables", "bridge/bridge-nf-call-ip6tables"} {
+		if err := setting(name, "0"); err != nil && !os.IsNotExist(err) {
+			return fmt.Errorf("lab: fabric: %w", err)
+		}
+	}
+	for i, rack := range t.Racks {
 		bridge := &netlink.Bridge{LinkAttrs: netlink.NewLinkAttrs()}
 		bridge.Name = bridgeName(i)
 		if err := netlink.LinkAdd(bridge); err != nil {
 			return fmt.Errorf("lab: rack %s: add bridge: %w", rack.Name, err)
+		}
+		if err := netlink.LinkSetMTU(bridge, int(rack.MTU)); err != nil {
+			return fmt.Errorf("lab: rack %s: mtu %d: %w", rack.Name, rack.MTU, err)
 		}
 		for _, subnet := range rack.Subnets {
 			if err := addAddr(bridge, netip.PrefixFrom(topology.Gateway(subnet), subnet.Bits())); err != nil {
@@ -39,6 +49,9 @@ func buildFabric(racks []topology.Rack) error {
 			return fmt.Errorf("lab: rack %s: up: %w", rack.Name, err)
 		}
 	}
+	if err := filterFabric(t); err != nil {
+		return fmt.Errorf("lab: fabric: strictness and loss: %w", err)
+	}
 	return nil
 }
 
@@ -48,13 +61,14 @@ func bridgeName(i int) string { return fmt.Sprintf("rack%d", i+1) }
 // plug is a machine's place in a rack.
 type plug struct {
 	port           string // the name of the fabric's end
+	link           string // that of the machine's
 	bridge         string
 	rack           topology.Rack
 	addrs          []netip.Addr
 	noDefaultRoute bool
 }
 
-// connect gives ns an eth0 in the rack, with addresses and, unless it is not to
+// connect gives ns an interface in the rack, with addresses and, unless it is not to
 // have one, a default route by the fabric.
 func (ns *namespace) connect(p plug) error {
 	bridge, err := netlink.LinkByName(p.bridge)
@@ -67,10 +81,13 @@ func (ns *namespace) connect(p plug) error {
 	}
 	defer target.Close()
 	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.MasterIndex = p.port, bridge.Attrs().Index
-	veth := &netlink.Veth{LinkAttrs: attrs, PeerName: "eth0", PeerNamespace: netlink.NsFd(int(target.Fd()))}
+	attrs.Name, attrs.MasterIndex, attrs.MTU = p.port, bridge.Attrs().Index, int(p.rack.MTU)
+	veth := &netlink.Veth{LinkAttrs: attrs, PeerName: p.link, PeerMTU: uint32(p.rack.MTU), PeerNamespace: netlink.NsFd(int(target.Fd()))}
 	if err := netlink.LinkAdd(veth); err != nil {
 		return fmt.Errorf("add link %s: %w", p.port, err)
+	}
+	if err := filterPort(p.port, p.rack); err != nil {
+		return fmt.Errorf("link %s: strictness and loss: %w", p.port, err)
 	}
 	if err := netlink.LinkSetUp(veth); err != nil {
 		return fmt.Errorf("link %s: up: %w", p.port, err)
@@ -80,25 +97,25 @@ func (ns *namespace) connect(p plug) error {
 
 // configure is the part of connect inside the machine.
 func (p plug) configure() error {
-	eth0, err := netlink.LinkByName("eth0")
+	link, err := netlink.LinkByName(p.link)
 	if err != nil {
-		return fmt.Errorf("link eth0: %w", err)
+		return fmt.Errorf("link %s: %w", p.link, err)
 	}
 	for _, a := range p.addrs {
 		subnet, _ := p.rack.Subnet(a)
-		if err := addAddr(eth0, netip.PrefixFrom(a, subnet.Bits())); err != nil {
+		if err := addAddr(link, netip.PrefixFrom(a, subnet.Bits())); err != nil {
 			return err
 		}
 	}
-	if err := netlink.LinkSetUp(eth0); err != nil {
-		return fmt.Errorf("link eth0: up: %w", err)
+	if err := netlink.LinkSetUp(link); err != nil {
+		return fmt.Errorf("link %s: up: %w", p.link, err)
 	}
 	if p.noDefaultRoute {
 		return nil
 	}
 	for _, a := range p.addrs {
 		subnet, _ := p.rack.Subnet(a)
-		route := &netlink.Route{LinkIndex: eth0.Attrs().Index, Gw: topology.Gateway(subnet).AsSlice()}
+		route := &netlink.Route{LinkIndex: link.Attrs().Index, Gw: topology.Gateway(subnet).AsSlice()}
 		if err := netlink.RouteAdd(route); err != nil {
 			return fmt.Errorf("add default route via %v: %w", topology.Gateway(subnet), err)
 		}

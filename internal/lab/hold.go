@@ -25,6 +25,7 @@ type holder struct {
 	nodes    []*machine
 	routers  []*machine
 	pods     []*pod
+	outside  []*outside
 	end      chan struct{} // closed when the lab is to go down
 	endOnce  sync.Once
 	portsMu  sync.Mutex
@@ -112,6 +113,9 @@ func (h *holder) bringUp(ctx context.Context) (net.Listener, error) {
 	if h.topo, err = topology.Parse(h.File, h.Topology); err != nil {
 		return nil, err
 	}
+	if err := needs(h.topo); err != nil {
+		return nil, fmt.Errorf("lab: %s: %w", h.File, err)
+	}
 	if err := h.mount(); err != nil {
 		return nil, err
 	}
@@ -120,7 +124,7 @@ func (h *holder) bringUp(ctx context.Context) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := buildFabric(h.topo.Racks); err != nil {
+	if err := buildFabric(h.topo); err != nil {
 		return nil, err
 	}
 	if err := h.makeMachines(); err != nil {

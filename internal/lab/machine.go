@@ -21,8 +21,8 @@ import (
 // machine is a node or a router: a namespace in a rack, and one program in it.
 type machine struct {
 	target  topology.Target
-	rack    string
-	dir     string // logs and sockets
+	ports   []string // the fabric's ends of its links
+	dir     string   // logs and sockets
 	ns      *namespace
 	argv    []string
 	environ []string
@@ -52,8 +52,7 @@ func (h *holder) makeMachines() error {
 		n := &h.topo.Nodes[i]
 		m := h.newNode(i, n)
 		h.nodes = append(h.nodes, m)
-		at := plug{port: fmt.Sprintf("node%d", i+1), rack: h.topo.Rack(n.Rack), addrs: n.Addresses, noDefaultRoute: n.NoDefaultRoute}
-		if err := h.makeMachine(m, at); err != nil {
+		if err := h.makeMachine(m, h.plugs(i, n)...); err != nil {
 			return fmt.Errorf("lab: node %s: %w", n.Name, err)
 		}
 	}
@@ -61,12 +60,17 @@ func (h *holder) makeMachines() error {
 		r := &h.topo.Routers[i]
 		m := h.newRouter(i, r)
 		h.routers = append(h.routers, m)
-		at := plug{port: fmt.Sprintf("router%d", i+1), rack: h.topo.Rack(r.Rack), addrs: r.Addresses}
+		at := plug{port: fmt.Sprintf("router%d", i+1), link: "eth0", rack: h.topo.Rack(r.Rack), addrs: r.Addresses}
 		if err := h.makeMachine(m, at); err != nil {
 			return fmt.Errorf("lab: router %s: %w", r.Name, err)
 		}
 		if err := h.configureRouter(m, r); err != nil {
 			return fmt.Errorf("lab: router %s: %w", r.Name, err)
+		}
+	}
+	for i := range h.topo.Outside {
+		if err := h.makeOutside(i, &h.topo.Outside[i]); err != nil {
+			return fmt.Errorf("lab: outside %s: %w", h.topo.Outside[i].Name, err)
 		}
 	}
 	for i := range h.topo.Pods {
@@ -75,7 +79,20 @@ func (h *holder) makeMachines() error {
 	return nil
 }
 
-func (h *holder) makeMachine(m *machine, at plug) error {
+// plugs are the places of the i-th node: eth0 at port node1, eth1 at node1-eth1.
+func (h *holder) plugs(i int, n *topology.Node) []plug {
+	var out []plug
+	for j, at := range n.Interfaces() {
+		port := fmt.Sprintf("node%d", i+1)
+		if j > 0 {
+			port += "-" + at.Name
+		}
+		out = append(out, plug{port: port, link: at.Name, rack: h.topo.Rack(at.Rack), addrs: at.Addresses, noDefaultRoute: j > 0 || n.NoDefaultRoute})
+	}
+	return out
+}
+
+func (h *holder) makeMachine(m *machine, at ...plug) error {
 	if err := os.MkdirAll(m.dir, 0o700); err != nil {
 		return err
 	}
@@ -83,17 +100,21 @@ func (h *holder) makeMachine(m *machine, at plug) error {
 	if m.ns, err = newNamespace(filepath.Join(h.Dir.netns(), "machine", m.target.Name)); err != nil {
 		return err
 	}
-	at.bridge = bridgeName(slices.IndexFunc(h.topo.Racks, func(r topology.Rack) bool { return r.Name == m.rack }))
 	// A new namespace takes this setting from the machine. A node agent that does
 	// not ask for forwarding itself is to be found out here.
 	err = m.ns.open(func() error { return setting("ipv4/ip_forward", "0") })
-	return errors.Join(err, m.ns.connect(at))
+	for _, p := range at {
+		p.bridge = bridgeName(slices.IndexFunc(h.topo.Racks, func(r topology.Rack) bool { return r.Name == p.rack.Name }))
+		m.ports = append(m.ports, p.port)
+		err = errors.Join(err, m.ns.connect(p))
+	}
+	return err
 }
 
 // newNode describes a node and the agent on it.
 func (h *holder) newNode(i int, n *topology.Node) *machine {
 	dir := h.Dir.node(i)
-	m := &machine{target: n.Target(), rack: n.Rack, dir: dir, argv: []string{h.Executable, "node", "run"}}
+	m := &machine{target: n.Target(), dir: dir, argv: []string{h.Executable, "node", "run"}}
 	at := func(name string) string { return filepath.Join(dir, name) }
 	// Nothing of the machine's own node agent, if there is one, is touched or read.
 	settings := map[string]string{
@@ -111,10 +132,12 @@ func (h *holder) newNode(i int, n *topology.Node) *machine {
 		"WEFT_CNI_QUEUE":                    at("queue"),
 		"WEFT_SECRETS_DIR":                  h.Dir.secrets(),
 	}
-	for _, subnet := range h.topo.Rack(n.Rack).Subnets {
-		if subnet.Addr().Is6() {
-			settings["IP6"] = "autodetect"
-		}
+	rack := h.topo.Rack(n.Rack)
+	if rack.Has(true) {
+		settings["IP6"] = "autodetect"
+	}
+	if !rack.Has(false) {
+		settings["IP"] = "none"
 	}
 	for _, env := range []map[string]string{h.topo.Env, n.Env} {
 		for k, v := range env {

@@ -2,6 +2,7 @@ package lab
 
 import (
 	"context"
+	"math/rand/v2"
 	"os/exec"
 	"strings"
 )
@@ -48,7 +49,7 @@ func (h *holder) matrix(ctx context.Context) ([]string, [][]Answer) {
 			}
 		}
 	}
-	parallel(all, func(at [2]int) {
+	parallel(all, atOnce, func(at [2]int) {
 		from, to := h.pods[at[0]], h.pods[at[1]]
 		a := Answer{Reached: true}
 		_, addrs := h.place(to.Target())
@@ -57,7 +58,7 @@ func (h *holder) matrix(ctx context.Context) ([]string, [][]Answer) {
 			if _, ok := ofFamily(own, addr); !ok {
 				continue
 			}
-			took, err := echo(ctx, from.ns, addr, probeWait)
+			took, err := echo(ctx, from.ns, addr, probeWait, rand.Uint64())
 			if err != nil {
 				a.Reached, a.Reason = false, err.Error()
 			}

@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -136,7 +137,8 @@ func (p *pod) conf() map[string]any {
 		ipam["ipv6_pools"] = p.IPv6Pools
 	}
 	if slices.ContainsFunc(p.at.Addresses, netip.Addr.Is6) {
-		ipam["assign_ipv4"], ipam["assign_ipv6"] = "true", "true"
+		v4 := slices.ContainsFunc(p.at.Addresses, netip.Addr.Is4)
+		ipam["assign_ipv4"], ipam["assign_ipv6"] = strconv.FormatBool(v4), "true"
 	}
 	var labels []map[string]string
 	for k, v := range p.Labels {

@@ -2,6 +2,7 @@ package lab
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -22,11 +23,11 @@ type port struct {
 	number   uint16
 }
 
-// ask sends what the way is about, once, and waits for the answer. The error says
-// why there was none.
-func (w way) ask(ctx context.Context, wait time.Duration) error {
+// ask sends what the way is about, once, and waits for the answer; ICMP and UDP carry
+// the mark. The error says why there was none.
+func (w way) ask(ctx context.Context, wait time.Duration, mark uint64) error {
 	if w.protocol == "icmp" {
-		_, err := echo(ctx, w.ns, w.addr, wait)
+		_, err := echo(ctx, w.ns, w.addr, wait, mark)
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, wait)
@@ -49,7 +50,7 @@ func (w way) ask(ctx context.Context, wait time.Duration) error {
 	}
 	deadline, _ := ctx.Deadline()
 	_ = conn.SetDeadline(deadline)
-	word := make([]byte, 8)
+	word := binary.BigEndian.AppendUint64(nil, mark)
 	if _, err := conn.Write(word); err != nil {
 		return cause(err)
 	}
@@ -78,7 +79,7 @@ func (h *holder) listenAt(ways []way) error {
 	return nil
 }
 
-// holderOf is the pod, node or router that has an address; else the address itself.
+// holderOf is the pod, node, router or host that has an address; else the address itself.
 func (h *holder) holderOf(t topology.Target) topology.Target {
 	var all []topology.Target
 	for _, p := range h.pods {
@@ -86,6 +87,9 @@ func (h *holder) holderOf(t topology.Target) topology.Target {
 	}
 	for _, m := range slices.Concat(h.nodes, h.routers) {
 		all = append(all, m.target)
+	}
+	for _, o := range h.outside {
+		all = append(all, o.target)
 	}
 	for _, c := range all {
 		if _, addrs := h.place(c); slices.Contains(addrs, t.Addr) {

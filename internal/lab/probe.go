@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"net/netip"
 	"time"
@@ -31,10 +30,10 @@ func icmpFor(a netip.Addr) icmp {
 	return icmp{"ip6:ipv6-icmp", 128, 129, 1, 8 + 24, 16}
 }
 
-// echo sends one ICMP echo request from ns to dst and waits for the answer. It
-// returns the round trip. The error says why there was none: errNoAnswer, the
+// echo sends one ICMP echo request from ns to dst, with the mark in its data, and waits
+// for the answer. It returns the round trip. The error says why there was none: errNoAnswer, the
 // kernel's refusal to send, or what a router on the way answered.
-func echo(ctx context.Context, ns *namespace, dst netip.Addr, wait time.Duration) (time.Duration, error) {
+func echo(ctx context.Context, ns *namespace, dst netip.Addr, wait time.Duration, mark uint64) (time.Duration, error) {
 	proto := icmpFor(dst)
 	var conn net.PacketConn
 	err := ns.open(func() (err error) {
@@ -48,8 +47,7 @@ func echo(ctx context.Context, ns *namespace, dst netip.Addr, wait time.Duration
 	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
 	start := time.Now()
 	_ = conn.SetDeadline(start.Add(wait))
-	id := rand.Uint64()
-	if _, err := conn.WriteTo(proto.message(id), &net.IPAddr{IP: dst.AsSlice()}); err != nil {
+	if _, err := conn.WriteTo(proto.message(mark, echoBytes), &net.IPAddr{IP: dst.AsSlice()}); err != nil {
 		return 0, cause(err)
 	}
 	buf := make([]byte, 1500)
@@ -62,7 +60,7 @@ func echo(ctx context.Context, ns *namespace, dst netip.Addr, wait time.Duration
 			return 0, errNoAnswer
 		}
 		switch {
-		case proto.answers(buf[:n], id):
+		case proto.answers(buf[:n], mark):
 			return time.Since(start), nil
 		case proto.refuses(buf[:n], dst):
 			return 0, fmt.Errorf("unreachable, says %v", from)
@@ -70,10 +68,13 @@ func echo(ctx context.Context, ns *namespace, dst netip.Addr, wait time.Duration
 	}
 }
 
-// message is an echo request. The id stands in the payload: the 16 bits of the
-// header are few, and other probes run at the same time.
-func (p icmp) message(id uint64) []byte {
-	m := make([]byte, 16)
+// echoBytes is the length of an echo request that is not to be of a certain one.
+const echoBytes = 16
+
+// message is an echo request of that many bytes, 16 at least. The id stands in the
+// data: the 16 bits of the header are few, and other probes run at the same time.
+func (p icmp) message(id uint64, size int) []byte {
+	m := make([]byte, size)
 	m[0] = p.request
 	binary.BigEndian.PutUint16(m[4:], uint16(id))
 	binary.BigEndian.PutUint64(m[8:], id)
@@ -87,20 +88,24 @@ func (p icmp) answers(m []byte, id uint64) bool {
 	return len(m) >= 16 && m[0] == p.reply && binary.BigEndian.Uint64(m[8:]) == id
 }
 
-// refuses reports an error about a packet to dst.
+// refuses reports an error about a packet to dst, but not one of its size.
 func (p icmp) refuses(m []byte, dst netip.Addr) bool {
-	if len(m) < p.innerDst+p.addressBytes || m[0] != p.unreachable {
+	const tooBig = 4 // the code in ICMP; ICMPv6 has a type for it
+	if len(m) < p.innerDst+p.addressBytes || m[0] != p.unreachable || p.addressBytes == 4 && m[1] == tooBig {
 		return false
 	}
 	about, _ := netip.AddrFromSlice(m[p.innerDst : p.innerDst+p.addressBytes])
 	return about == dst
 }
 
-// checksum is that of RFC 1071, of an even number of bytes.
+// checksum is that of RFC 1071.
 func checksum(m []byte) uint16 {
 	var sum uint32
-	for i := 0; i < len(m); i += 2 {
+	for i := 0; i+1 < len(m); i += 2 {
 		sum += uint32(binary.BigEndian.Uint16(m[i:]))
+	}
+	if len(m)%2 == 1 {
+		sum += uint32(m[len(m)-1]) << 8
 	}
 	for sum > 0xffff {
 		sum = sum>>16 + sum&0xffff

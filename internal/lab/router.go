@@ -20,7 +20,7 @@ import (
 func (h *holder) newRouter(i int, r *topology.Router) *machine {
 	dir := h.Dir.router(i)
 	return &machine{
-		target: r.Target(), rack: r.Rack, dir: dir, environ: h.Environ,
+		target: r.Target(), dir: dir, environ: h.Environ,
 		argv: []string{"bird", "-f", "-c", filepath.Join(dir, "bird.conf"), "-s", birdSocket(dir), "-P", filepath.Join(dir, "bird.pid")},
 		ready: func(ctx context.Context) error {
 			return birdReady(ctx, birdSocket(dir))

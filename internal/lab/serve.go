@@ -118,7 +118,7 @@ func (h *holder) exec(conn *link, r *execRequest, files []*os.File) (int, error)
 		return 0, fmt.Errorf("lab: exec: %w", err)
 	}
 	if target.Kind == topology.ToAddress {
-		return 0, fmt.Errorf("lab: exec: %v: an address is no place: name a node, a router, pod/NAMESPACE/NAME or %s", target, topology.Fabric)
+		return 0, fmt.Errorf("lab: exec: %v: an address is no place: name a node, a router, a host outside, pod/NAMESPACE/NAME or %s", target, topology.Fabric)
 	}
 	ns, _ := h.place(target)
 	cmd := &exec.Cmd{Path: r.Argv[0], Args: r.Argv, Stdin: files[0], Stdout: files[1], Stderr: files[2]}
@@ -209,8 +209,12 @@ func (h *holder) status() Status {
 	for i, m := range h.nodes {
 		n := h.topo.Nodes[i]
 		state, pid := m.state()
+		var links []LinkStatus
+		for _, l := range n.Interfaces()[1:] {
+			links = append(links, LinkStatus(l))
+		}
 		s.Nodes = append(s.Nodes, NodeStatus{
-			Name: n.Name, Rack: n.Rack, Addresses: n.Addresses, State: state, PID: pid,
+			Name: n.Name, Rack: n.Rack, Addresses: n.Addresses, Links: links, State: state, PID: pid,
 			Socket: m.dir + "/agent.sock", Log: m.log(),
 		})
 	}
@@ -228,6 +232,9 @@ func (h *holder) status() Status {
 			Namespace: p.Namespace, Name: p.Name, Node: p.Pod.Node, Addresses: p.addrs, HostLink: p.hostLink, Netns: p.ns.path,
 		})
 		p.mu.Unlock()
+	}
+	for _, o := range h.outside {
+		s.Outside = append(s.Outside, HostStatus{o.target.Name, o.addrs})
 	}
 	return s
 }

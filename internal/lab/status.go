@@ -17,6 +17,7 @@ type Status struct {
 	Nodes    []NodeStatus   `json:"nodes"`
 	Routers  []RouterStatus `json:"routers,omitempty"`
 	Pods     []PodStatus    `json:"pods"`
+	Outside  []HostStatus   `json:"outside,omitempty"`
 }
 
 // The states of nodes and routers.
@@ -32,10 +33,24 @@ type NodeStatus struct {
 	Name      string       `json:"name"`
 	Rack      string       `json:"rack"`
 	Addresses []netip.Addr `json:"addresses"`
+	Links     []LinkStatus `json:"links,omitempty"` // beside the one in Rack
 	State     string       `json:"state"`
 	PID       int          `json:"pid,omitempty"` // as seen by `lab exec`; 0: it does not run
 	Socket    string       `json:"socket"`        // of the node agent
 	Log       string       `json:"log"`
+}
+
+// LinkStatus is a further interface of a node.
+type LinkStatus struct {
+	Name      string       `json:"name"` // eth1 …
+	Rack      string       `json:"rack"`
+	Addresses []netip.Addr `json:"addresses"`
+}
+
+// HostStatus is a host outside.
+type HostStatus struct {
+	Name      string       `json:"name"`
+	Addresses []netip.Addr `json:"addresses"`
 }
 
 // RouterStatus is a router.
@@ -67,6 +82,9 @@ func (s Status) WriteTo(w io.Writer) (int64, error) {
 	fmt.Fprintln(t, "NODE\tRACK\tADDRESSES\tSTATE\tPID")
 	for _, n := range s.Nodes {
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", n.Name, n.Rack, list(n.Addresses), n.State, pidText(n.PID))
+		for _, l := range n.Links {
+			fmt.Fprintf(t, "  %s\t%s\t%s\t\t\n", l.Name, l.Rack, list(l.Addresses))
+		}
 	}
 	_ = t.Flush()
 	if len(s.Routers) > 0 {
@@ -80,6 +98,13 @@ func (s Status) WriteTo(w io.Writer) (int64, error) {
 		fmt.Fprintln(t, "\nPOD\tNODE\tADDRESSES\tINTERFACE")
 		for _, p := range s.Pods {
 			fmt.Fprintf(t, "pod/%s/%s\t%s\t%s\t%s\n", p.Namespace, p.Name, p.Node, list(p.Addresses), orDash(p.HostLink))
+		}
+		_ = t.Flush()
+	}
+	if len(s.Outside) > 0 {
+		fmt.Fprintln(t, "\nOUTSIDE\tADDRESSES")
+		for _, o := range s.Outside {
+			fmt.Fprintf(t, "%s\t%s\n", o.Name, list(o.Addresses))
 		}
 		_ = t.Flush()
 	}

@@ -30,6 +30,11 @@ func (t *Topology) fillAddresses() error {
 		if err := t.take(fmt.Sprintf("nodes[%d].addresses", i), n.Name, n.Rack, n.Addresses, taken); err != nil {
 			return err
 		}
+		for j, l := range n.Links {
+			if err := t.take(fmt.Sprintf("nodes[%d].links[%d].addresses", i, j), n.Name, l.Rack, l.Addresses, taken); err != nil {
+				return err
+			}
+		}
 	}
 	for i, r := range t.Routers {
 		if err := t.take(fmt.Sprintf("routers[%d].addresses", i), r.Name, r.Rack, r.Addresses, taken); err != nil {
@@ -46,6 +51,62 @@ func (t *Topology) fillAddresses() error {
 		n := &t.Nodes[i]
 		if err := t.give("node "+n.Name, n.Rack, firstNode, &n.Addresses, taken); err != nil {
 			return err
+		}
+	}
+	for i := range t.Nodes { // after all first ones, whose numbers do not depend on links
+		for j := range t.Nodes[i].Links {
+			l := &t.Nodes[i].Links[j]
+			if err := t.give("node "+t.Nodes[i].Name, l.Rack, firstNode, &l.Addresses, taken); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// outsideNets are where hosts outside get their addresses from, for documentation all
+// (RFC 5737, RFC 3849).
+func outsideNets() []netip.Prefix {
+	return []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("2001:db8:51::/64")}
+}
+
+// fillOutside gives every host outside an address of each family that racks have. A
+// host with addresses has those and no others.
+func (t *Topology) fillOutside() error {
+	taken := map[netip.Addr]string{}
+	for i, o := range t.Outside {
+		for j, a := range o.Addresses {
+			at := fmt.Sprintf("outside[%d].addresses[%d]: %v", i, j, a)
+			k := slices.IndexFunc(t.Racks, func(r Rack) bool { _, ok := r.Subnet(a); return ok })
+			switch {
+			case k >= 0:
+				return fmt.Errorf("%s: is in a subnet of rack %s: must be outside of all racks", at, t.Racks[k].Name)
+			case !a.IsGlobalUnicast() || a.Is4In6() || a.Zone() != "":
+				return fmt.Errorf("%s: must be a unicast address", at)
+			case j > 1 || j == 1 && a.Is4() == o.Addresses[0].Is4():
+				return fmt.Errorf("%s: a host has at most one address of each family", at)
+			case taken[a] != "":
+				return fmt.Errorf("%s: that is the address of %s already", at, taken[a])
+			}
+			taken[a] = o.Name
+		}
+	}
+	const first = 10 // and the N-th host has 10+N, as far as that is free
+	for i := range t.Outside {
+		o := &t.Outside[i]
+		if len(o.Addresses) > 0 {
+			continue
+		}
+		for _, net := range outsideNets() {
+			if !slices.ContainsFunc(t.Racks, func(r Rack) bool { return r.Has(net.Addr().Is6()) }) {
+				continue
+			}
+			a, ok := free(net, first+i+1, taken)
+			if !ok || slices.ContainsFunc(t.Racks, func(r Rack) bool { _, ok := r.Subnet(a); return ok }) {
+				return fmt.Errorf("outside[%d].addresses: missing: %v has none for it: must be given", i, net)
+			}
+			taken[a] = o.Name
+			o.Addresses = append(o.Addresses, a)
 		}
 	}
 	return nil

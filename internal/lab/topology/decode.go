@@ -128,6 +128,12 @@ func decodeScalar(path string, in any, out reflect.Value) error {
 			return nil
 		}
 	case json.Number:
+		if out.CanFloat() {
+			if n, err := v.Float64(); err == nil {
+				out.SetFloat(n)
+				return nil
+			}
+		}
 		if out.CanUint() {
 			if n, err := strconv.ParseUint(v.String(), 10, out.Type().Bits()); err == nil {
 				out.SetUint(n)
@@ -182,6 +188,8 @@ func describe(t reflect.Type) string {
 		return "text"
 	case "bool":
 		return "true or false"
+	case "float64":
+		return "a number"
 	case "uint16":
 		return "a number from 0 to 65535"
 	case "uint32":

@@ -41,7 +41,7 @@ func parse(data []byte) (*Topology, error) {
 	if err := decode("", doc, reflect.ValueOf(t).Elem()); err != nil {
 		return nil, err
 	}
-	for _, step := range []func() error{t.fillRacks, t.checkNames, t.fillPlaces, t.fillAddresses, t.checkRouters, t.checkPods, t.checkSecrets, t.checkResources, t.checkExpectations} {
+	for _, step := range []func() error{t.fillRacks, t.checkNames, t.fillPlaces, t.fillAddresses, t.fillOutside, t.checkRouters, t.checkPods, t.checkSecrets, t.checkResources, t.checkExpectations} {
 		if err := step(); err != nil {
 			return nil, err
 		}
@@ -93,13 +93,44 @@ func (t *Topology) fillRacks() error {
 				return fmt.Errorf("%s: overlaps a subnet of rack %s", at, t.Racks[k].Name)
 			}
 		}
+		if err := r.fillQuality(fmt.Sprintf("racks[%d]", i)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// The limits of an MTU, in bytes: what every IPv4 and every IPv6 network carries
+// (RFC 791, RFC 8200), and what a bridge takes.
+const (
+	defaultMTU = 1500
+	leastMTU   = 68
+	leastMTU6  = 1280
+)
+
+// fillQuality completes what r does to packets.
+func (r *Rack) fillQuality(path string) error {
+	if r.MTU == 0 {
+		r.MTU = defaultMTU
+	}
+	if r.MTU < leastMTU {
+		return fmt.Errorf("%s.mtu: %d: must be %d to 65535 bytes", path, r.MTU, leastMTU)
+	}
+	if r.MTU < leastMTU6 && r.Has(true) {
+		return fmt.Errorf("%s.mtu: %d: must be %d at least, as the rack has an IPv6 subnet", path, r.MTU, leastMTU6)
+	}
+	if r.Loss < 0 || r.Loss > 100 {
+		return fmt.Errorf("%s.loss: %v: must be 0 to 100 percent of packets", path, r.Loss)
 	}
 	return nil
 }
 
 // checkNames makes sure that a name stands for one thing.
 func (t *Topology) checkNames() error {
-	seen := map[string]string{Fabric: "the router between the racks", "pods": "all pods", "nodes": "all nodes"}
+	seen := map[string]string{
+		Fabric: "the router between the racks", "pods": "all pods", "nodes": "all nodes", "outside": "all hosts outside",
+		SourceOwn: "the sender's own address", SourceNode: "the sender's node",
+	}
 	check := func(path, name string) error {
 		if !validName.MatchString(name) {
 			return fmt.Errorf("%s.name: %q: %s", path, name, nameRule)
@@ -117,6 +148,11 @@ func (t *Topology) checkNames() error {
 	}
 	for i, r := range t.Routers {
 		if err := check(fmt.Sprintf("routers[%d]", i), r.Name); err != nil {
+			return err
+		}
+	}
+	for i, o := range t.Outside {
+		if err := check(fmt.Sprintf("outside[%d]", i), o.Name); err != nil {
 			return err
 		}
 	}
@@ -147,6 +183,11 @@ func (t *Topology) fillPlaces() error {
 	for i := range t.Nodes {
 		if err := place(fmt.Sprintf("nodes[%d]", i), &t.Nodes[i].Rack); err != nil {
 			return err
+		}
+		for j := range t.Nodes[i].Links {
+			if err := place(fmt.Sprintf("nodes[%d].links[%d]", i, j), &t.Nodes[i].Links[j].Rack); err != nil {
+				return err
+			}
 		}
 	}
 	for i := range t.Routers {
@@ -254,94 +295,6 @@ func (t *Topology) checkResources() error {
 		}
 	}
 	return nil
-}
-
-// checkExpectations resolves every reference and fills in the time.
-func (t *Topology) checkExpectations() error {
-	for i := range t.Expect {
-		e := &t.Expect[i]
-		if e.Within == 0 {
-			e.Within = DefaultWithin
-		}
-		path := fmt.Sprintf("expect[%d]", i)
-		kinds := 0
-		for name, pair := range map[string]*Pair{"reachable": e.Reachable, "unreachable": e.Unreachable} {
-			if pair == nil {
-				continue
-			}
-			kinds++
-			if err := errors.Join(t.checkRefs(path+"."+name+".from", pair.From, false), t.checkRefs(path+"."+name+".to", pair.To, true)); err != nil {
-				return firstLine(err)
-			}
-			if err := pair.fillProtocol(path + "." + name); err != nil {
-				return err
-			}
-		}
-		for name, line := range map[string]*RouteLine{"route": e.Route, "noRoute": e.NoRoute} {
-			if line == nil {
-				continue
-			}
-			kinds++
-			if err := t.checkRefs(path+"."+name+".at", line.At, false); err != nil {
-				return err
-			}
-			if _, err := Matcher(line.Line); err != nil {
-				return fmt.Errorf("%s.%s.line: %w", path, name, err)
-			}
-		}
-		if kinds != 1 {
-			return fmt.Errorf("%s: must have exactly one of reachable, unreachable, route, noRoute", path)
-		}
-		if e.By != "" && e.Reachable == nil && e.Unreachable == nil {
-			return fmt.Errorf("%s.by: %q: goes with reachable or unreachable only", path, e.By)
-		}
-	}
-	return nil
-}
-
-// fillProtocol completes what is asked of the targets.
-func (p *Pair) fillProtocol(path string) error {
-	if p.Protocol == "" {
-		p.Protocol = "icmp"
-		if p.Port != 0 {
-			p.Protocol = "tcp"
-		}
-	}
-	switch p.Protocol {
-	case "icmp":
-		if p.Port != 0 {
-			return fmt.Errorf("%s.port: %d: icmp has no ports: must be left out", path, p.Port)
-		}
-	case "tcp", "udp":
-		if p.Port == 0 {
-			return fmt.Errorf("%s.port: missing: %s needs a port of 1 to 65535", path, p.Protocol)
-		}
-	default:
-		return fmt.Errorf("%s.protocol: %q: must be tcp, udp or icmp", path, p.Protocol)
-	}
-	return nil
-}
-
-// checkRefs makes sure that refs name something; addresses only where they may.
-func (t *Topology) checkRefs(path string, refs []string, addresses bool) error {
-	if len(refs) == 0 {
-		return fmt.Errorf("%s: missing: must be pods, nodes, or some of %s", path, t.targetForms())
-	}
-	for _, ref := range refs {
-		targets, err := t.Targets(ref)
-		if err != nil {
-			return fmt.Errorf("%s: %w", path, err)
-		}
-		if !addresses && len(targets) == 1 && targets[0].Kind == ToAddress {
-			return fmt.Errorf("%s: %s: an address is no place in the lab: must be %s", path, ref, t.targetForms())
-		}
-	}
-	return nil
-}
-
-func firstLine(err error) error {
-	first, _, _ := strings.Cut(err.Error(), "\n")
-	return errors.New(first)
 }
 
 // names lists what may be referred to.

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// Targets gives what ref stands for: all pods for "pods", all nodes for "nodes",
-// else the one pod, node, router or address. The error says what is allowed.
+// Targets gives what ref stands for: all pods for "pods", all nodes for "nodes", all
+// hosts outside for "outside", else the one pod, node, router, host or address. The error says what is allowed.
 func (t *Topology) Targets(ref string) ([]Target, error) {
 	var out []Target
 	switch ref {
@@ -20,6 +20,11 @@ func (t *Topology) Targets(ref string) ([]Target, error) {
 	case "nodes":
 		for _, n := range t.Nodes {
 			out = append(out, n.Target())
+		}
+		return out, nil
+	case "outside":
+		for _, o := range t.Outside {
+			out = append(out, o.Target())
 		}
 		return out, nil
 	}
@@ -45,6 +50,11 @@ func (t *Topology) Target(ref string) (Target, error) {
 			return r.Target(), nil
 		}
 	}
+	for _, o := range t.Outside {
+		if o.Name == ref {
+			return o.Target(), nil
+		}
+	}
 	for _, p := range t.Pods {
 		if p.Target().String() == ref {
 			return p.Target(), nil
@@ -64,6 +74,9 @@ func (t *Topology) targetForms() string {
 	}
 	for _, r := range t.Routers {
 		names = append(names, r.Name)
+	}
+	for _, o := range t.Outside {
+		names = append(names, o.Name)
 	}
 	names = append(names, Fabric)
 	for _, p := range t.Pods {

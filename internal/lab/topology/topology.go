@@ -10,7 +10,8 @@
 //
 // A rack is one segment of layer 2. Racks are joined by the fabric, a router that
 // has the first address of every rack's subnets and knows no route to pods: what
-// crosses racks must be understood by it, or be encapsulated.
+// crosses racks must be understood by it, or be encapsulated. Beyond the fabric is
+// the outside: hosts that are in no rack and know nothing of pods.
 //
 // The package is a description only: it makes no namespace and starts nothing.
 //
@@ -19,6 +20,7 @@
 package topology
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -29,7 +31,12 @@ import (
 type Topology struct {
 	// Racks are the segments; a file without any gets one named rack-1.
 	Racks []Rack `yaml:"racks"`
-	Nodes []Node `yaml:"nodes"`
+	// Strict has the fabric drop what does not come from, and go to, an address of a
+	// rack's subnets or of the outside, as clouds do.
+	Strict bool `yaml:"strict"`
+	// Outside are hosts beyond the fabric.
+	Outside []Outside `yaml:"outside"`
+	Nodes   []Node    `yaml:"nodes"`
 	// Namespaces are those of pods; what pods name and is not here is added.
 	Namespaces []Namespace `yaml:"namespaces"`
 	Pods       []Pod       `yaml:"pods"`
@@ -51,6 +58,30 @@ type Rack struct {
 	// Subnets are masked, at most one of each family; 10.99.N.0/24 for the N-th rack
 	// that has none. The first address of each is the fabric's.
 	Subnets []netip.Prefix `yaml:"subnets"`
+	// MTU is that of the segment and of every interface in it, in bytes; 1500 when it
+	// stays out.
+	MTU uint16 `yaml:"mtu"`
+	// Loss is how many of 100 packets get lost on their way into the segment, from a
+	// machine in it or from the fabric; to two decimal places.
+	Loss float64 `yaml:"loss"`
+	// Strict has the segment drop what its machines send from or to other addresses
+	// than [Topology].Strict allows: also what goes to a machine of the same rack.
+	Strict bool `yaml:"strict"`
+}
+
+// Outside is a host beyond the fabric, a namespace in which nothing runs: what an
+// address of the internet is to a cluster.
+type Outside struct {
+	Name string `yaml:"name"`
+	// Addresses are outside of all racks, at most one of each family. For the N-th host
+	// without any: 198.51.100.(10+N) and 2001:db8:51::(10+N), of the families of the racks.
+	Addresses []netip.Addr `yaml:"addresses"`
+}
+
+// Link is a further interface of a node, in a rack; the first one is eth1.
+type Link struct {
+	Rack      string       `yaml:"rack"`
+	Addresses []netip.Addr `yaml:"addresses"` // as a node's
 }
 
 // Node is a machine of the cluster: a network namespace with a node agent in it.
@@ -61,6 +92,9 @@ type Node struct {
 	// Addresses are in the rack's subnets, one of each; those that stay out are
 	// given from the 11th on.
 	Addresses []netip.Addr `yaml:"addresses"`
+	// Links are interfaces beside the one in Rack. Their subnets are all they lead to:
+	// the default route is by Rack.
+	Links []Link `yaml:"links"`
 	// NoDefaultRoute leaves the node without a route to the other racks.
 	NoDefaultRoute bool              `yaml:"noDefaultRoute"`
 	Labels         map[string]string `yaml:"labels"` // of the Node resource
@@ -119,6 +153,7 @@ type Expectation struct {
 	Unreachable *Pair      `yaml:"unreachable"` // none does
 	Route       *RouteLine `yaml:"route"`
 	NoRoute     *RouteLine `yaml:"noRoute"`
+	MTU         *Largest   `yaml:"mtu"`
 	// By is what must decide about packets of a Pair, as `weft explain` names it:
 	// NetworkPolicy/NAMESPACE/NAME, Profile/NAME, or Tier/NAME for its default action.
 	By     string        `yaml:"by"`
@@ -126,8 +161,8 @@ type Expectation struct {
 }
 
 // Pair is every way from one set of targets to another. A target is "pods",
-// "nodes", "pod/NAMESPACE/NAME", the name of a node or router, or, in To, an
-// address.
+// "nodes", "outside", "pod/NAMESPACE/NAME", the name of a node, router or host
+// outside, or, in To, an address.
 //
 // Without a port the question is an ICMP echo. With one it is a TCP connection or a
 // UDP datagram to that port, where the lab listens unless the target does so itself.
@@ -136,6 +171,34 @@ type Pair struct {
 	To       []string `yaml:"to"`
 	Protocol string   `yaml:"protocol"` // tcp, udp or icmp; tcp when there is a port
 	Port     uint16   `yaml:"port"`
+	// Carried is how the packets of both directions, and no others of the probe, cross
+	// the underlay between the nodes; empty: not asked.
+	Carried string `yaml:"carried"`
+	// Source is from whom the target sees the packets come: an address, a target, or
+	// SourceOwn or SourceNode; empty: not asked.
+	Source string `yaml:"source"`
+}
+
+// The values of [Pair].Carried.
+const (
+	CarriedPlain     = "none"
+	CarriedIPIP      = "ipip"
+	CarriedVXLAN     = "vxlan"
+	CarriedWireGuard = "wireguard"
+)
+
+// Values of [Pair].Source.
+const (
+	SourceOwn  = "own"  // the address of who sends
+	SourceNode = "node" // that of the node it is on
+)
+
+// Largest is the size of the largest packet that may not be fragmented which arrives:
+// one byte more gets an error that says so.
+type Largest struct {
+	From  []string `yaml:"from"`
+	To    []string `yaml:"to"`
+	Bytes uint16   `yaml:"bytes"` // of the IP packet with its header
 }
 
 // RouteLine is a line of `ip route` at each of some targets. In Line a * stands
@@ -159,6 +222,7 @@ const (
 	ToRouter
 	ToFabric
 	ToAddress
+	ToOutside
 )
 
 // Target is something that commands are run in or packets are sent to. It is
@@ -190,6 +254,30 @@ func (n Node) Target() Target { return Target{Kind: ToNode, Name: n.Name} }
 
 // Target is the router as a target.
 func (r Router) Target() Target { return Target{Kind: ToRouter, Name: r.Name} }
+
+// Target is the host as a target.
+func (o Outside) Target() Target { return Target{Kind: ToOutside, Name: o.Name} }
+
+// Has reports whether r has a subnet of that family.
+func (r Rack) Has(v6 bool) bool {
+	return slices.ContainsFunc(r.Subnets, func(p netip.Prefix) bool { return p.Addr().Is6() == v6 })
+}
+
+// Interface is one of a node's: eth0, eth1 …
+type Interface struct {
+	Name      string
+	Rack      string
+	Addresses []netip.Addr
+}
+
+// Interfaces are those of n, eth0 first.
+func (n Node) Interfaces() []Interface {
+	out := []Interface{{"eth0", n.Rack, n.Addresses}}
+	for i, l := range n.Links {
+		out = append(out, Interface{fmt.Sprintf("eth%d", i+1), l.Rack, l.Addresses})
+	}
+	return out
+}
 
 // Rack returns the rack of that name, which must exist.
 func (t *Topology) Rack(name string) Rack {

@@ -1,0 +1,178 @@
+package lab_test
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/weft-net/weft/internal/lab"
+	"github.com/weft-net/weft/internal/testenv"
+)
+
+// Two racks, a pod on the node of each, a host outside; whatever is to be between the
+// pods, a test makes by hand.
+const racks = `
+nodes:
+- {name: a, rack: r1}
+- {name: a2, rack: r1}
+- {name: b, rack: r2}
+pods:
+- {name: p, node: a, addresses: [192.168.1.1]}
+- {name: p2, node: a, addresses: [192.168.1.2]}
+- {name: q, node: a2, addresses: [192.168.2.1]}
+- {name: r, node: b, addresses: [192.168.3.1]}
+outside: [{name: web}, {name: far, addresses: [203.0.113.9]}]
+`
+
+const (
+	racksPlain  = "racks: [{name: r1, subnets: [10.1.0.0/24]}, {name: r2, subnets: [10.2.0.0/24]}]\n" + racks
+	racksNarrow = "racks: [{name: r1, subnets: [10.1.0.0/24]}, {name: r2, subnets: [10.2.0.0/24], mtu: 1400}]\n" + racks
+	racksStrict = "strict: true\nracks: [{name: r1, subnets: [10.1.0.0/24]}, {name: r2, subnets: [10.2.0.0/24]}]\n" + racks
+	racksClosed = "racks: [{name: r1, subnets: [10.1.0.0/24], strict: true}, {name: r2, subnets: [10.2.0.0/24]}]\n" + racks
+)
+
+// Ways for pods, made by hand.
+var (
+	// The fabric and the nodes know where pods are.
+	routed = map[string]string{
+		"fabric": "ip route add 192.168.1.0/24 via 10.1.0.11; ip route add 192.168.2.0/24 via 10.1.0.12; ip route add 192.168.3.0/24 via 10.2.0.11",
+		"a":      "ip route add 192.168.2.0/24 via 10.1.0.12",
+		"a2":     "ip route add 192.168.1.0/24 via 10.1.0.11",
+	}
+	// VXLAN between a and b, with fixed addresses.
+	vxlan = map[string]string{
+		"a": vxlanEnd("10.1.0.11", "10.2.0.11", 1, 3),
+		"b": vxlanEnd("10.2.0.11", "10.1.0.11", 3, 1),
+	}
+	// What leaves the node for the outside has its address.
+	masqueraded = map[string]string{
+		"a": "nft 'table ip nat { chain post { type nat hook postrouting priority 100; ip saddr 192.168.0.0/16 ip daddr != 192.168.0.0/16 masquerade; }; }'",
+	}
+)
+
+// vxlanEnd is the command for one end of a tunnel to the pods 192.168.remote.0/24.
+func vxlanEnd(local, node string, own, remote int) string {
+	return fmt.Sprintf("ip link add vx type vxlan id 1 dstport 4789 local %s dev eth0 && ip link set vx address 66:00:00:00:00:0%d up && ", local, own) +
+		fmt.Sprintf("ip addr add 192.168.%d.250/32 dev vx && ip neigh add 192.168.%d.250 lladdr 66:00:00:00:00:0%d dev vx && ", own, remote, remote) +
+		fmt.Sprintf("bridge fdb add 66:00:00:00:00:0%d dev vx dst %s && ip route add 192.168.%d.0/24 via 192.168.%d.250 dev vx onlink", remote, node, remote, remote)
+}
+
+// checked brings a lab of fakes up, prepares it, and returns what came of its expectations,
+// one line each: empty, or why not.
+func checked(t *testing.T, topology string, prepare map[string]string, expect ...string) []string {
+	t.Helper()
+	testenv.Need(t, "ip", "bridge", "nft")
+	d := up(t, spec(t, topology+"expect:\n- "+strings.Join(expect, "\n- ")+"\n"), true).Dir
+	for target, script := range prepare {
+		if out, code := run(t, d, target, "sh", "-ec", script); code != 0 {
+			t.Fatalf("%s: %s: exit code %d: %s", target, script, code, out)
+		}
+	}
+	return reasons(t, d)
+}
+
+func reasons(t *testing.T, d lab.Dir) []string {
+	t.Helper()
+	report, err := d.Check(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	for _, r := range report.Results {
+		out = append(out, r.Reason)
+	}
+	return out
+}
+
+// TestExpectations: each holds where it is so, and says what is seen where it is not.
+func TestExpectations(t *testing.T) {
+	t.Parallel()
+	const (
+		pr   = "{from: pod/default/p, to: pod/default/r, "
+		soon = ", within: 300ms}"
+	)
+	for name, tt := range map[string]struct {
+		topology string
+		prepare  map[string]string
+		expect   map[string]string // each with a regular expression of why it fails; empty: it holds
+	}{
+		"plain": {racksPlain, routed, map[string]string{
+			"reachable: " + pr + "carried: none, source: own}":                                             "",
+			"reachable: " + pr + "port: 80, carried: none, source: own}":                                   "",
+			"reachable: " + pr + "protocol: udp, port: 53, carried: none, source: pod/default/p}":          "",
+			"reachable: {from: pods, to: pods, carried: none}":                                             "",
+			"reachable: {from: nodes, to: nodes, carried: none, source: node}":                             "",
+			"{reachable: " + pr + "carried: ipip}" + soon:                                                  `not within 300ms: carried plain: 192.168.1.1 > 192.168.3.1 ICMP seen on r[12]$`,
+			"{reachable: " + pr + "port: 80, carried: vxlan}" + soon:                                       `carried plain: 192.168.1.1:\d+ > 192.168.3.1:80 TCP seen on r1$`,
+			"{reachable: " + pr + "protocol: udp, port: 53, carried: vxlan}" + soon:                        `carried plain: 192.168.1.1:\d+ > 192.168.3.1:53 UDP seen on r1$`,
+			"{reachable: " + pr + "source: node}" + soon:                                                   `pod/default/r saw it come from 192.168.1.1, want 10.1.0.11 \(node\)$`,
+			"{reachable: {from: pod/default/p, to: pod/default/p2, carried: vxlan}, within: 1s}":           "",
+			"{reachable: {from: pod/default/p, to: [10.2.0.11, 192.168.3.1], carried: none, source: own}}": "",
+			"{reachable: {from: pod/default/p, to: web}" + soon:                                            "",
+			"mtu: {from: pods, to: pods, bytes: 1500}":                                                     "",
+			"{mtu: " + pr + "bytes: 1499}" + soon:                                                          `pod/default/p to pod/default/r \(192.168.3.1\): not within 300ms: 1500 bytes: they arrive too$`,
+			"{mtu: " + pr + "bytes: 1501}" + soon:                                                          `1501 bytes: too much for the sender itself, whose path takes 1500$`,
+		}},
+		"narrow": {racksNarrow, routed, map[string]string{
+			"mtu: " + pr + "bytes: 1400}":                                    "",
+			"mtu: {from: pod/default/p, to: pod/default/q, bytes: 1500}":     "",
+			"mtu: {from: [a, a2], to: b, bytes: 1400}":                       "",
+			"mtu: {from: b, to: [a, a2], bytes: 1400}":                       "",
+			"{mtu: " + pr + "bytes: 1420}" + soon:                            `1420 bytes: 10.1.0.1 says that no more than 1400 fit$`,
+			"{mtu: " + pr + "bytes: 1399}" + soon:                            `1400 bytes: they arrive too$`,
+			"{mtu: {from: pod/default/p, to: 192.0.2.1, bytes: 1400}" + soon: `1400 bytes: unreachable, says 10.1.0.1$`,
+		}},
+		"strict": {racksStrict, routed, map[string]string{
+			"unreachable: " + pr[:len(pr)-2] + "}":                               "",
+			"reachable: {from: nodes, to: nodes, carried: none}":                 "",
+			"reachable: {from: pod/default/p, to: pod/default/q, carried: none}": "",
+			"reachable: {from: nodes, to: outside, source: node}":                "",
+			"unreachable: {from: pod/default/p, to: outside}":                    "",
+			"{reachable: {from: pod/default/p, to: web, source: node}" + soon:    "no answer$",
+			"{reachable: " + pr + "carried: ipip}" + soon:                        `no answer; carried plain: 192.168.1.1 > 192.168.3.1 ICMP seen on r1$`,
+		}},
+		"closed": {racksClosed, routed, map[string]string{
+			"unreachable: {from: pod/default/p, to: [pod/default/q, pod/default/r]}": "",
+			"reachable: {from: nodes, to: nodes}":                                    "",
+			"reachable: {from: pod/default/p, to: pod/default/p2}":                   "",
+		}},
+		"vxlan": {racksStrict, vxlan, map[string]string{
+			"reachable: " + pr + "carried: vxlan, source: own}":             "",
+			"reachable: " + pr + "port: 80, carried: vxlan}":                "",
+			"reachable: " + pr + "protocol: udp, port: 53, carried: vxlan}": "",
+			"reachable: {from: a, to: b, carried: none}":                    "",
+			"mtu: " + pr + "bytes: 1450}":                                   "",
+			"{reachable: " + pr + "carried: none}" + soon:                   `carried in vxlan: 192.168.1.1 > 192.168.3.1 ICMP in vxlan \(10.1.0.11 > 10.2.0.11\) seen on r1$`,
+			"{reachable: " + pr + "port: 80, carried: ipip}" + soon:         `carried in vxlan: 192.168.1.1:\d+ > 192.168.3.1:80 TCP in vxlan`,
+			"{mtu: " + pr + "bytes: 1480}" + soon:                           `1480 bytes: 10.1.0.11 says that no more than 1450 fit$`,
+		}},
+		"outside": {racksStrict, masqueraded, map[string]string{
+			"reachable: {from: pod/default/p, to: outside, source: node}":                                     "",
+			"reachable: {from: pod/default/p, to: web, port: 80, source: a}":                                  "",
+			"reachable: {from: pod/default/p, to: 198.51.100.11, protocol: udp, port: 53, source: 10.1.0.11}": "",
+			"{reachable: {from: pod/default/p, to: far, port: 80, source: own}" + soon:                        `far saw it come from 10.1.0.11, want 192.168.1.1 \(own\)$`,
+			"reachable: {from: pod/default/p, to: far, carried: none}":                                        "",
+			"unreachable: {from: outside, to: pods}":                                                          "",
+			"reachable: {from: outside, to: [nodes, outside]}":                                                "",
+		}},
+		"one address for all": {racksPlain, map[string]string{"fabric": "ip route add 192.168.1.0/24 via 10.1.0.11"}, map[string]string{
+			"{reachable: {from: pod/default/p, to: web, source: node}" + soon: `web saw it come from 192.168.1.1, want 10.1.0.11 \(node\)$`,
+			"reachable: {from: pod/default/p, to: web, source: own}":          "",
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var expect []string
+			for e := range tt.expect {
+				expect = append(expect, e)
+			}
+			for i, got := range checked(t, tt.topology, tt.prepare, expect...) {
+				want := tt.expect[expect[i]]
+				if (want == "") != (got == "") || !regexp.MustCompile(want).MatchString(got) {
+					t.Errorf("%s:\ngot  %s\nwant %s", expect[i], got, want)
+				}
+			}
+		})
+	}
+}
