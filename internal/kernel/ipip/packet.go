@@ -25,8 +25,9 @@ const (
 
 // Bits of the third word of an IPv4 header.
 const (
-	dontFragment = 0x4000
-	fragmentBits = 0x3fff // more fragments, and the offset
+	dontFragment  = 0x4000
+	moreFragments = 0x2000
+	fragmentBits  = 0x3fff // more fragments, and the offset
 )
 
 // Explicit congestion notification (RFC 3168), the low bits of the TOS byte.

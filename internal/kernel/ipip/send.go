@@ -3,6 +3,8 @@ package ipip
 import (
 	"encoding/binary"
 	"errors"
+	"math/rand/v2"
+	"slices"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -45,6 +47,7 @@ type sender struct {
 	lastWhy verdict
 
 	scratch [quoteLen]byte
+	id      uint16 // of the last packet that was cut
 }
 
 // verdict is what becomes of a packet.
@@ -58,7 +61,7 @@ const (
 )
 
 func newSender(t *Tunnel) *sender {
-	s := &sender{t: t}
+	s := &sender{t: t, id: uint16(rand.Uint32())}
 	for i := range s.bufs {
 		s.bufs[i] = make([]byte, outerLen+vnetLen+maxPacket)
 	}
@@ -279,14 +282,11 @@ func (s *sender) failed(i int, errno unix.Errno) {
 	switch errno {
 	case unix.EMSGSIZE:
 		if !p.noFragment() {
+			whole := slices.Clone(unsafe.Slice(s.iovs[i][0].Base, s.iovs[i][0].Len))
 			if h.Iovlen > 1 {
-				p = append(append(make(ipv4, 0, maxPacket), p...), unsafe.Slice(s.iovs[i][1].Base, s.iovs[i][1].Len)...)
+				whole = append(whole, unsafe.Slice(s.iovs[i][1].Base, s.iovs[i][1].Len)...)
 			}
-			if err := s.t.sock.sendPieces(p, s.local, to); err != nil {
-				s.t.refused(err, int64(errno), to)
-				return
-			}
-			s.t.count.sent.Add(1)
+			s.sendFragments(whole, to)
 			return
 		}
 		s.t.tooBig(s.quote(i), to)
@@ -296,6 +296,38 @@ func (s *sender) failed(i int, errno unix.Errno) {
 	default:
 		s.t.refused(errno, int64(errno), to)
 	}
+}
+
+// sendFragments sends an outer packet, larger than the underlay's device carries, in
+// as many fragments as it takes. The kernel does so itself where the way is narrower
+// farther on.
+func (s *sender) sendFragments(whole ipv4, to address) {
+	mtu := s.t.sock.pathMTU(to)
+	step := (mtu - outerLen) &^ 7
+	if step <= 0 || len(whole) <= mtu {
+		s.t.refused(unix.EMSGSIZE, int64(unix.EMSGSIZE), to)
+		return
+	}
+	s.id++
+	piece := make(ipv4, 0, mtu)
+	for payload, off := whole[outerLen:], 0; off < len(payload); off += step {
+		part := payload[off:min(off+step, len(payload))]
+		piece = append(append(piece[:0], whole[:outerLen]...), part...)
+		binary.BigEndian.PutUint16(piece[2:], uint16(len(piece)))
+		binary.BigEndian.PutUint16(piece[4:], max(s.id, 1)) // the kernel would replace a zero, in each by another
+		word := uint16(off / 8)
+		if off+step < len(payload) {
+			word |= moreFragments
+		}
+		binary.BigEndian.PutUint16(piece[6:], word)
+		if err := s.t.sock.send(piece, to); err != nil {
+			var errno unix.Errno
+			errors.As(err, &errno)
+			s.t.refused(err, int64(errno), to)
+			return
+		}
+	}
+	s.t.count.sent.Add(1)
 }
 
 // quote is the beginning of the inner packet of a message.

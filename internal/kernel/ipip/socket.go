@@ -36,18 +36,16 @@ type socket struct {
 type sockets struct {
 	in  socket // gets packets of protocol 4, and the ICMP errors about them
 	out socket // sends whole packets; gets nothing
-	// pieces sends what has to be cut, and probe is asked how large a packet may be:
-	// both seldom, and one at a time.
-	mu     sync.Mutex
-	pieces int
-	probe  int
+	// probe is asked how large a packet may be: seldom, and one at a time.
+	mu    sync.Mutex
+	probe int
 }
 
 // bufferBytes is room for what arrives, or goes, while this process does not run.
 const bufferBytes = 8 << 20
 
 func openSockets() (*sockets, error) {
-	s := &sockets{pieces: -1, probe: -1}
+	s := &sockets{probe: -1}
 	if err := s.open(); err != nil {
 		_ = s.close()
 		return nil, err
@@ -70,22 +68,11 @@ func (s *sockets) open() error {
 	if s.out, err = newSocket(out, "ipip-out"); err != nil {
 		return err
 	}
-	if s.pieces, err = unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, protoIPIP); err != nil {
-		return fmt.Errorf("raw socket of protocol %d: %w", protoIPIP, err)
-	}
 	if s.probe, err = unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0); err != nil {
 		return fmt.Errorf("datagram socket: %w", err)
 	}
-	// A raw socket gets a copy of what arrives: this one takes nothing.
-	nothing := []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K, K: 0}}
-	err = errors.Join(
-		unix.SetsockoptSockFprog(s.pieces, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &nothing[0]}),
-		unix.SetsockoptInt(s.pieces, unix.SOL_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DONT),
-		unix.SetsockoptInt(s.pieces, unix.SOL_IP, unix.IP_TTL, outerTTL),
-		unix.SetsockoptInt(in, unix.SOL_IP, unix.IP_RECVERR, 1),
-	)
-	if err != nil {
-		return fmt.Errorf("raw socket: set options: %w", err)
+	if err := unix.SetsockoptInt(in, unix.SOL_IP, unix.IP_RECVERR, 1); err != nil {
+		return fmt.Errorf("raw socket of protocol %d: ask for errors: %w", protoIPIP, err)
 	}
 	for fd, options := range map[int][2]int{in: {unix.SO_RCVBUFFORCE, unix.SO_RCVBUF}, out: {unix.SO_SNDBUFFORCE, unix.SO_SNDBUF}} {
 		if unix.SetsockoptInt(fd, unix.SOL_SOCKET, options[0], bufferBytes) != nil {
@@ -112,11 +99,9 @@ func (s *sockets) close() error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, fd := range []*int{&s.pieces, &s.probe} {
-		if *fd >= 0 {
-			errs = append(errs, unix.Close(*fd))
-			*fd = -1
-		}
+	if s.probe >= 0 {
+		errs = append(errs, unix.Close(s.probe))
+		s.probe = -1
 	}
 	return errors.Join(errs...)
 }
@@ -136,18 +121,15 @@ func (s *sockets) pathMTU(to address) int {
 	return mtu
 }
 
-// sendPieces sends a packet to a node in as many fragments as it takes.
-func (s *sockets) sendPieces(inner ipv4, local, to address) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err := unix.SetsockoptInt(s.pieces, unix.SOL_IP, unix.IP_TOS, int(inner.tos())); err != nil {
-		return err
+// send sends one whole packet.
+func (s *sockets) send(packet []byte, to address) error {
+	var err error
+	if e := s.out.raw.Control(func(fd uintptr) {
+		err = unix.Sendto(int(fd), packet, unix.MSG_DONTWAIT, &unix.SockaddrInet4{Addr: to.bytes4()})
+	}); e != nil {
+		return e
 	}
-	var control []byte
-	if local != 0 {
-		control = unix.PktInfo4(&unix.Inet4Pktinfo{Spec_dst: local.bytes4()})
-	}
-	return unix.Sendmsg(s.pieces, inner, control, &unix.SockaddrInet4{Addr: to.bytes4()}, 0)
+	return err
 }
 
 // message is one element of the kernel's struct mmsghdr.

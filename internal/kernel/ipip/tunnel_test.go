@@ -29,12 +29,13 @@ type host struct {
 	testing.TB
 	ns, pod *testenv.Namespace
 	number  int
+	link    string
 	tunnel  *Tunnel
 	stop    func()
 }
 
 func hosts(t testing.TB) (a, b *host) {
-	a, b = &host{TB: t, number: 1}, &host{TB: t, number: 2}
+	a, b = &host{TB: t, number: 1, link: plan.IPIPDevice}, &host{TB: t, number: 2, link: plan.IPIPDevice}
 	for _, h := range []*host{a, b} {
 		h.ns, h.pod = testenv.Netns(t), testenv.Netns(t)
 		testenv.Forward(t, h.ns)
@@ -56,7 +57,7 @@ func (h *host) sysctl(name, value string) {
 // open opens the tunnel and runs it until the test, or stop, ends it.
 func (h *host) open() {
 	h.Helper()
-	h.ns.MustDo(func() (err error) { h.tunnel, err = Open(Options{}); return err })
+	h.ns.MustDo(func() (err error) { h.tunnel, err = Open(Options{Name: h.link}); return err })
 	h.tunnel.Apply(h.route())
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -79,7 +80,7 @@ func (h *host) route() plan.Delta {
 	return plan.Delta{PutRoutes: []plan.Route{{
 		RouteKey: plan.RouteKey{Dst: netip.MustParsePrefix(fmt.Sprintf("10.65.%d.0/24", other)), Table: plan.TableMain},
 		RouteAttrs: plan.RouteAttrs{
-			Proto: plan.ProtoBird, OnLink: true, Link: plan.IPIPDevice,
+			Proto: plan.ProtoBird, OnLink: true, Link: h.link,
 			Via: plan.MakeHops(netip.AddrFrom4([4]byte{192, 168, 9, byte(other)})),
 		},
 	}}}
@@ -89,7 +90,7 @@ func (h *host) route() plan.Delta {
 func (h *host) configure(mtu int) {
 	h.Helper()
 	h.ns.MustDo(func() error {
-		l, err := netlink.LinkByName(plan.IPIPDevice)
+		l, err := netlink.LinkByName(h.link)
 		if err != nil {
 			return err
 		}
@@ -268,38 +269,66 @@ func TestMTU(t *testing.T) {
 	b.open()
 	a.configure(1480)
 	b.configure(1480)
-	p := a.pinger()
+	a.narrow(b)
+}
+
+// narrow makes the way from a to b narrower, and sends what just fits, and one byte more.
+func (h *host) narrow(b *host) {
+	h.Helper()
+	p := h.pinger()
 	p.answers(b.podAddr())
 	largest := func(why string, size int) {
-		t.Helper()
+		h.Helper()
 		if got := p.ping(b.podAddr(), size, true); got != "reply" {
-			t.Errorf("%s: %d bytes: %s", why, size, got)
+			h.Errorf("%s: %d bytes: %s", why, size, got)
 		}
 		want := fmt.Sprintf("too big %d", size)
 		if got := p.ping(b.podAddr(), size+1, true); got != want {
-			t.Errorf("%s: %d bytes: %s, want %s", why, size+1, got, want)
+			h.Errorf("%s: %d bytes: %s, want %s", why, size+1, got, want)
 		}
 		if got := p.ping(b.podAddr(), size+1, false); got != "reply" {
-			t.Errorf("%s: %d bytes that may be fragmented: %s", why, size+1, got)
+			h.Errorf("%s: %d bytes that may be fragmented: %s", why, size+1, got)
 		}
 	}
 	largest("device", 1480)
 
 	// The device would let it pass: the sockets find it.
-	setMTU := func(link string, mtu int) {
-		t.Helper()
-		run(t, a.ns, "ip", "link", "set", link, "mtu", fmt.Sprint(mtu))
-	}
-	setMTU("eth0", 1400)
+	run(h, h.ns, "ip", "link", "set", "eth0", "mtu", "1400")
 	largest("underlay", 1380)
-	bulk(t, a, b, 1<<20)
+	bulk(h, h, b, 1<<20)
 
-	// A router says it: the kernel learns what it would from one.
-	setMTU("eth0", 1500)
-	run(t, a.ns, "ip", "route", "replace", "192.168.9.2/32", "dev", "eth0", "mtu", "1300")
-	run(t, a.ns, "ip", "route", "flush", "cache")
+	// The kernel has learned of a narrower way, as it does from ICMP.
+	run(h, h.ns, "ip", "link", "set", "eth0", "mtu", "1500")
+	run(h, h.ns, "ip", "route", "replace", "192.168.9.2/32", "dev", "eth0", "mtu", "1300")
+	run(h, h.ns, "ip", "route", "flush", "cache")
 	largest("path", 1280)
-	bulk(t, a, b, 1<<20)
+	bulk(h, h, b, 1<<20)
+}
+
+// TestVMKernel: the other node has the kernel's own ipip.
+func TestVMKernel(t *testing.T) {
+	testenv.VM(t)
+	a, b := hosts(t)
+	a.link = "weft0" // tunl0 is there, and the kernel's
+	a.open()
+	a.configure(1480)
+	b.ns.MustDo(func() error { // the module makes the device in each namespace, or in the first only
+		if _, err := netlink.LinkByName(b.link); err == nil {
+			return nil
+		}
+		return netlink.LinkAdd(&netlink.Iptun{LinkAttrs: netlink.LinkAttrs{Name: b.link}})
+	})
+	if got := run(t, b.ns, "ip", "-d", "link", "show", "tunl0"); !strings.Contains(got, "ipip any remote any local any") {
+		t.Fatalf("tunl0 is %s", got)
+	}
+	b.configure(1480)
+	a.narrow(b)
+	b.pinger().answers(a.podAddr())
+	bulk(t, a, b, 4<<20)
+	bulk(t, b, a, 4<<20)
+	if c := a.tunnel.Counts(); c.Sent < 1000 || c.Received < 100 || c.NoRoute+c.Loop+c.SendErrors+c.WriteErrors != 0 {
+		t.Errorf("counts %+v", c)
+	}
 }
 
 // TestRestart: while nobody runs the tunnel packets are lost, and nothing else.
