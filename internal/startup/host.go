@@ -51,43 +51,56 @@ func readLinks(s *netlink.Socket) (map[int32]*Link, error) {
 	links := map[int32]*Link{}
 	all := netlink.AppendAttr32(make([]byte, unix.SizeofIfInfomsg), unix.IFLA_EXT_MASK, skipStatistics)
 	err := s.Dump(unix.RTM_GETLINK, all, func(_ uint16, body []byte) {
-		if len(body) < unix.SizeofIfInfomsg {
-			return
+		if index, l, ok := parseLink(body); ok {
+			links[index] = &l
 		}
-		l := &Link{Up: netlink.Uint32(body[8:])&unix.IFF_UP != 0}
-		for typ, v := range netlink.Attributes(body[unix.SizeofIfInfomsg:]) {
-			switch typ {
-			case unix.IFLA_IFNAME:
-				l.Name = unix.ByteSliceToString(v)
-			case unix.IFLA_MTU:
-				l.MTU = int(netlink.Uint32(v))
-			}
-		}
-		links[int32(netlink.Uint32(body[4:]))] = l
 	}, nil)
 	if err != nil {
 		return nil, err
 	}
 	return links, s.Dump(unix.RTM_GETADDR, make([]byte, unix.SizeofIfAddrmsg), func(_ uint16, body []byte) {
-		if len(body) < unix.SizeofIfAddrmsg {
-			return
-		}
-		var addr, local netip.Addr // of the far end of a line, and then of this one
-		for typ, v := range netlink.Attributes(body[unix.SizeofIfAddrmsg:]) {
-			switch typ {
-			case unix.IFA_ADDRESS:
-				addr, _ = netip.AddrFromSlice(v)
-			case unix.IFA_LOCAL:
-				local, _ = netip.AddrFromSlice(v)
-			}
-		}
-		if local.IsValid() {
-			addr = local
-		}
-		if l := links[int32(netlink.Uint32(body[4:]))]; l != nil && addr.IsValid() {
-			l.Addrs = append(l.Addrs, netip.PrefixFrom(addr, int(body[1])))
+		if index, p, ok := parseAddr(body); ok && links[index] != nil {
+			links[index].Addrs = append(links[index].Addrs, p)
 		}
 	}, nil)
+}
+
+// parseLink reads the body of a message about a link, all but its addresses. Messages
+// about a link as the port of a bridge are none.
+func parseLink(body []byte) (index int32, l Link, ok bool) {
+	if len(body) < unix.SizeofIfInfomsg || body[0] != unix.AF_UNSPEC {
+		return 0, Link{}, false
+	}
+	l.Up = netlink.Uint32(body[8:])&unix.IFF_UP != 0
+	for typ, v := range netlink.Attributes(body[unix.SizeofIfInfomsg:]) {
+		switch typ {
+		case unix.IFLA_IFNAME:
+			l.Name = unix.ByteSliceToString(v)
+		case unix.IFLA_MTU:
+			l.MTU = int(netlink.Uint32(v))
+		}
+	}
+	return int32(netlink.Uint32(body[4:])), l, true
+}
+
+// parseAddr reads the body of a message about an address of a link.
+func parseAddr(body []byte) (index int32, p netip.Prefix, ok bool) {
+	if len(body) < unix.SizeofIfAddrmsg {
+		return 0, netip.Prefix{}, false
+	}
+	var addr, local netip.Addr // of the far end of a line, and then of this one
+	for typ, v := range netlink.Attributes(body[unix.SizeofIfAddrmsg:]) {
+		switch typ {
+		case unix.IFA_ADDRESS:
+			addr, _ = netip.AddrFromSlice(v)
+		case unix.IFA_LOCAL:
+			local, _ = netip.AddrFromSlice(v)
+		}
+	}
+	if local.IsValid() {
+		addr = local
+	}
+	return int32(netlink.Uint32(body[4:])), netip.PrefixFrom(addr, int(body[1])), addr.IsValid()
 }
 
 // SourceTo finds the address from which this machine would send to dst, by
