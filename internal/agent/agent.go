@@ -144,7 +144,7 @@ func wire(c Config, node model.Node) (*agent, error) {
 	}
 	a.engine = &engine{
 		node:     node.Name,
-		graph:    route.NewGraph(node.Name, c.Felix...),
+		graph:    route.NewGraph(route.Options{Node: node.Name, Env: c.Felix}),
 		view:     peering.NewView(node.Name),
 		options:  c.Peering,
 		secrets:  secrets(c.SecretsDir),

@@ -213,7 +213,7 @@ func (e *engine) plan() {
 }
 
 func sameSettings(a, b route.Settings) bool {
-	return a.Form == b.Form && a.RemoveExternal == b.RemoveExternal && a.Process == b.Process &&
+	return a.Form == b.Form && a.RemoveExternal == b.RemoveExternal && a.Process == b.Process && a.Tunnel == b.Tunnel &&
 		a.RouteRefresh == b.RouteRefresh && a.LogSeverity == b.LogSeverity &&
 		slices.Equal(a.InterfacePrefixes, b.InterfacePrefixes) && slices.Equal(a.Unbuilt, b.Unbuilt)
 }

@@ -1,10 +1,11 @@
 // Package route decides which routes, workload links and neighbour entries one
-// node must have. It is told what changed in the cluster and what BGP learned,
-// and answers with what changes on the node.
+// node must have, and which tunnels to other nodes. It is told what changed in the
+// cluster and what BGP learned, and answers with what changes on the node.
 //
-//	model.Batch ──────► Graph.Step ──┐
-//	bgp.LearnedBatch ─► Graph.Learn ─┼─► plan.Delta ─► kernel/fib
-//	peering's routes ─► Graph.Fix ───┘
+//	model.Batch ──────► Graph.Step ───────┐
+//	bgp.LearnedBatch ─► Graph.Learn ──────┼─► plan.Delta ─► kernel/fib, kernel/device
+//	peering's routes ─► Graph.Fix ────────┤
+//	MTU of the NICs ──► Graph.SetUnderlay ┘
 //
 // For one prefix there is one route. Where several would fit, the first of
 // this list stands, and the others take over when it goes:
@@ -12,11 +13,17 @@
 //  1. the address of a workload on this node: unicast to its link
 //  2. a block of addresses that this node owns: blackhole
 //  3. a route to a BGP peer that the user wrote (reachableBy)
-//  4. a route learned by BGP; but never one for the subnet or the address of
-//     the node itself, which are the kernel's own
+//  4. what the datastore says another node has, a block or an address borrowed from one:
+//     only in pools that are encapsulated, or where there is no BGP
+//  5. a route learned by BGP; in a pool that is encapsulated, through the tunnel to the
+//     node that is its gateway
+//
+// but, of the last two, never one for the subnet or the address of the node itself, which
+// are the kernel's own.
 //
 // It is deliberately no RIB: choosing among paths is package bgp's trade, and
-// resolving next hops is the kernel door's.
+// resolving next hops is the kernel door's. WireGuard is package wireguard's; here it counts
+// for MTUs only.
 //
 // Invariant: what was emitted is a function of what is known. A Graph keeps no
 // copy of it: before a change touches a prefix it notes what the prefix looks
@@ -24,9 +31,7 @@
 package route
 
 import (
-	"maps"
 	"net/netip"
-	"slices"
 
 	"github.com/weft-net/weft/internal/model"
 	"github.com/weft-net/weft/internal/plan"
@@ -34,61 +39,55 @@ import (
 
 // Graph is the incremental form of [Compile]. It is for one goroutine.
 type Graph struct {
-	node string
-	env  []model.FelixConfig
+	options  Options
+	underlay Underlay
 
-	// known is what concerns this node, last good versions. stale are the keys
-	// of known that the snapshot in progress has not mentioned yet.
+	// known is the last good version of what bears upon the plan; of blocks and other
+	// nodes, of which there are many, the little that is needed. stale are the keys of
+	// known that the snapshot in progress has not mentioned yet.
 	known map[model.Key]model.Value
 	stale map[model.Key]struct{}
 
+	configs   map[model.Key]model.Value  // those of known that the settings come from
 	claims    map[netip.Addr][]model.Key // who has an address, sorted: the first wins
 	contested int                        // addresses that several have: almost always none
 	links     map[string][]model.Key     // endpoints by host side link
-	blocks    map[netip.Prefix]struct{}  // own, of more than one address
+	blocks    map[netip.Prefix]string    // owners
+	loans     map[netip.Addr][]loan      // sorted by compareLoans: the first counts
+	homes     map[string][]netip.Prefix  // what of blocks and loans is on a node, in no order
+	addrs     owners[netip.Addr]         // of other nodes
+	vteps     owners[plan.VTEPKey]       // likewise
 	fixed     map[netip.Prefix]plan.Hops
 	learned   learned
 
 	settings Settings
+	pools    pools
+	site     site
+	carries  bool // learned routes may have to be carried: some pool is encapsulated, or there is no BGP
+	trouble  trouble
 	dirty    dirty
 }
 
-// dirty is how things looked before the first change that touches them.
-type dirty struct {
-	routes    map[netip.Prefix]maybe[plan.Route]
-	neighbors map[netip.Addr]maybe[plan.Neighbor]
-	links     map[string]maybe[plan.Link]
-	settings  bool // settings may have changed
-}
-
-// maybe is a thing that is wanted, or none.
-type maybe[T any] struct {
-	v  T
-	ok bool
-}
-
-// NewGraph returns a Graph for the node of that name which knows nothing yet.
-// What env sets wins over every FelixConfiguration, first over later: the
-// environment variables and the configuration file of the agent.
-func NewGraph(node string, env ...model.FelixConfig) *Graph {
-	return &Graph{
-		node: node, env: env,
+// NewGraph returns a Graph which knows nothing of the cluster yet.
+func NewGraph(o Options) *Graph {
+	g := &Graph{
+		options:  o,
 		known:    map[model.Key]model.Value{},
+		configs:  map[model.Key]model.Value{},
 		claims:   map[netip.Addr][]model.Key{},
 		links:    map[string][]model.Key{},
-		blocks:   map[netip.Prefix]struct{}{},
+		blocks:   map[netip.Prefix]string{},
+		loans:    map[netip.Addr][]loan{},
+		homes:    map[string][]netip.Prefix{},
+		addrs:    owners[netip.Addr]{},
+		vteps:    owners[plan.VTEPKey]{},
 		learned:  newLearned(),
-		settings: SettingsFor(model.Node{Name: node}, nil, env...),
+		settings: SettingsFor(model.Node{Name: o.Node}, nil, o.Env...),
 		dirty:    newDirty(),
 	}
-}
-
-func newDirty() dirty {
-	return dirty{
-		routes:    map[netip.Prefix]maybe[plan.Route]{},
-		neighbors: map[netip.Addr]maybe[plan.Neighbor]{},
-		links:     map[string]maybe[plan.Link]{},
-	}
+	g.site = siteFor(o, g.settings, g.self(), nil, g.underlay)
+	g.carries = o.NoBGP
+	return g
 }
 
 // Settings is what holds for this node now.
@@ -107,167 +106,207 @@ func (g *Graph) Step(b model.Batch) plan.Delta {
 	for _, in := range b.Invalids {
 		delete(g.stale, in.Key) // the last good version stays
 	}
-	for _, v := range b.Puts {
-		k := v.Key()
+	changes := make([]change, 0, len(b.Puts)+len(b.Deletes))
+	add := func(k model.Key, v model.Value) {
 		delete(g.stale, k)
-		if !concerns(g.node, v) {
-			v = nil
+		if old := g.known[k]; !same(old, v) {
+			changes = append(changes, change{k, old, v})
 		}
-		g.replace(k, v)
+	}
+	for _, v := range b.Puts {
+		add(v.Key(), relevant(g.options.Node, v))
 	}
 	for _, k := range b.Deletes {
-		delete(g.stale, k)
-		g.replace(k, nil)
+		add(k, nil)
 	}
 	if b.Synced {
 		for k := range g.stale {
-			g.replace(k, nil)
+			add(k, nil)
 		}
 		g.stale = nil
+	}
+	g.touchLearned(changes)
+	for _, c := range changes {
+		g.replace(c)
 	}
 	return g.flush()
 }
 
-// concerns reports whether v can make a difference to the plan of node.
-func concerns(node string, v model.Value) bool {
+// SetUnderlay tells what is known of the network between the nodes, and returns how the
+// plan changes.
+func (g *Graph) SetUnderlay(u Underlay) plan.Delta {
+	g.underlay = u
+	g.dirty.settings = true
+	return g.flush()
+}
+
+// Tunnels says which tunnels this node takes part in now.
+func (g *Graph) Tunnels() Tunnels { return g.site.tunnels() }
+
+// PodMTU is the MTU of workloads' links and routes, bytes: the underlay's less what the
+// largest tunnel in use adds, where the settings say no other MTU for a tunnel; at least
+// 576. 0: the underlay's is not known.
+func (g *Graph) PodMTU() int {
+	mtu, _ := g.site.podMTU()
+	return mtu
+}
+
+// relevant is what of v can make a difference to the plan of node; nil: nothing.
+func relevant(node string, v model.Value) model.Value {
 	switch v := v.(type) {
 	case model.Endpoint:
-		return v.Node == node
+		if v.Node == node {
+			return v
+		}
 	case model.Block:
-		return v.Owner == model.HostAffinity(node) && !v.Deleted
+		if b := blockOf(v); !b.empty() {
+			return b
+		}
 	case model.Node:
-		return v.Name == node
+		if v.Name == node {
+			return v
+		}
+		return memberOf(v)
+	case model.Pool:
+		return v
 	case model.FelixConfig:
-		return v.Name == "default" || v.Name == "node."+node || v.NodeSelector != nil
+		if v.Name == "default" || v.Name == "node."+node || v.NodeSelector != nil {
+			return v
+		}
 	case model.BGPConfig:
-		return v.Name == "default" || v.Name == "node."+node
+		if v.Name == "default" || v.Name == "node."+node {
+			return v
+		}
+	}
+	return nil
+}
+
+// same reports whether to replace old by v changes nothing; false if that is not easily said.
+func same(old, v model.Value) bool {
+	switch old := old.(type) {
+	case nil:
+		return v == nil
+	case member:
+		v, ok := v.(member)
+		return ok && old == v
+	case block:
+		v, ok := v.(block)
+		return ok && old.equal(v)
 	}
 	return false
-}
-
-// replace makes v, nil for none, the known version of k.
-func (g *Graph) replace(k model.Key, v model.Value) {
-	old, had := g.known[k]
-	if !had && v == nil {
-		return
-	}
-	for _, o := range []model.Value{old, v} {
-		if o != nil {
-			g.touch(o)
-		}
-	}
-	if had {
-		g.unindex(k, old)
-		delete(g.known, k)
-	}
-	if v != nil {
-		g.known[k] = v
-		g.index(k, v)
-	}
-}
-
-// touch notes how everything that v bears upon looks before a change.
-func (g *Graph) touch(v model.Value) {
-	switch v := v.(type) {
-	case model.Endpoint:
-		g.touchLink(v.Link)
-		for _, a := range v.Addrs {
-			g.touchAddr(a)
-		}
-	case model.Block:
-		g.touchPrefix(v.CIDR)
-	case model.Node:
-		for _, p := range ownPrefixes(v) {
-			g.touchPrefix(p)
-		}
-		g.dirty.settings = true
-	default:
-		g.dirty.settings = true
-	}
-}
-
-func (g *Graph) touchPrefix(p netip.Prefix) {
-	if _, ok := g.dirty.routes[p]; !ok {
-		g.dirty.routes[p] = g.route(p)
-	}
-}
-
-func (g *Graph) touchAddr(a netip.Addr) {
-	g.touchPrefix(host(a))
-	if _, ok := g.dirty.neighbors[a]; !ok {
-		g.dirty.neighbors[a] = g.neighbor(a)
-	}
-}
-
-func (g *Graph) touchLink(name string) {
-	if _, ok := g.dirty.links[name]; !ok {
-		g.dirty.links[name] = g.link(name)
-	}
-}
-
-func (g *Graph) index(k model.Key, v model.Value) {
-	switch v := v.(type) {
-	case model.Endpoint:
-		if v.Link == "" {
-			return // there is nothing to route to yet
-		}
-		g.links[v.Link] = append(g.links[v.Link], k)
-		for _, a := range v.Addrs {
-			if at, found := slices.BinarySearchFunc(g.claims[a], k, compareKeys); !found {
-				if g.claims[a] = slices.Insert(g.claims[a], at, k); len(g.claims[a]) == 2 {
-					g.contested++
-				}
-			}
-		}
-	case model.Block:
-		if !v.CIDR.IsSingleIP() {
-			g.blocks[v.CIDR] = struct{}{}
-		}
-		g.known[k] = model.Block{CIDR: v.CIDR, Owner: v.Owner} // the rest is large and of no use here
-	}
-}
-
-func (g *Graph) unindex(k model.Key, v model.Value) {
-	switch v := v.(type) {
-	case model.Endpoint:
-		removeKey(g.links, v.Link, k)
-		for _, a := range v.Addrs {
-			had := len(g.claims[a])
-			if removeKey(g.claims, a, k); had == 2 && len(g.claims[a]) == 1 {
-				g.contested--
-			}
-		}
-	case model.Block:
-		delete(g.blocks, v.CIDR)
-	}
-}
-
-func removeKey[K comparable](m map[K][]model.Key, at K, k model.Key) {
-	i := slices.Index(m[at], k)
-	if i < 0 {
-		return
-	}
-	if m[at] = slices.Delete(m[at], i, i+1); len(m[at]) == 0 {
-		delete(m, at)
-	}
 }
 
 // route is what the node's routing table must have for p.
 func (g *Graph) route(p netip.Prefix) maybe[plan.Route] {
 	if keys := g.claims[p.Addr()]; p.IsSingleIP() && len(keys) > 0 {
 		e := g.known[keys[0]].(model.Endpoint)
-		return maybe[plan.Route]{g.settings.workload(p.Addr(), e.Link), true}
+		return maybe[plan.Route]{g.site.form.workload(p.Addr(), e.Link), true}
 	}
-	if _, ok := g.blocks[p]; ok {
+	if g.ownBlock(p) {
 		return maybe[plan.Route]{blackhole(p), true}
 	}
 	if via, ok := g.fixed[p]; ok {
-		return maybe[plan.Route]{g.settings.remote(p, via), true}
+		return maybe[plan.Route]{g.site.form.remote(p, via), true}
 	}
-	if via, ok := g.learned.get(p); ok && !slices.Contains(ownPrefixes(g.self()), p) {
-		return maybe[plan.Route]{g.settings.remote(p, via), true}
+	if g.site.own(p) {
+		return maybe[plan.Route]{}
+	}
+	if r := g.stored(p); r.ok {
+		return r
+	}
+	if via, ok := g.learned.get(p); ok {
+		return g.carry(p, via)
 	}
 	return maybe[plan.Route]{}
+}
+
+// ownBlock reports whether p is a block of this node that has a route of its own.
+func (g *Graph) ownBlock(p netip.Prefix) bool {
+	owner, ok := g.blocks[p]
+	return ok && owner == g.options.Node && !p.IsSingleIP()
+}
+
+// home is the node that has all of p according to the datastore; empty: none.
+func (g *Graph) home(p netip.Prefix) string {
+	if owner, ok := g.blocks[p]; ok {
+		return owner
+	}
+	if p.IsSingleIP() {
+		if loans := g.loans[p.Addr()]; len(loans) > 0 {
+			return loans[0].node
+		}
+	}
+	return ""
+}
+
+// stored is the route to p that the datastore asks for.
+func (g *Graph) stored(p netip.Prefix) maybe[plan.Route] {
+	if !g.carries {
+		return maybe[plan.Route]{}
+	}
+	m, ok := g.member(g.home(p))
+	if !ok {
+		return maybe[plan.Route]{}
+	}
+	e := g.pools.of(p).encap
+	if e.tunnel == plain && !g.site.noBGP {
+		return maybe[plan.Route]{}
+	}
+	return g.site.towards(p, e, m)
+}
+
+// carry is the route to p for which BGP told via: through the tunnel of its pool, if via
+// is another node.
+func (g *Graph) carry(p netip.Prefix, via plan.Hops) maybe[plan.Route] {
+	if g.carries {
+		if e := g.pools.of(p).encap; e.tunnel != plain {
+			if m, ok := g.memberAt(p, via); ok {
+				return g.site.towards(p, e, m)
+			}
+		}
+	}
+	return maybe[plan.Route]{g.site.form.remote(p, via), true}
+}
+
+// memberAt is the other node that is the only gateway in via, of the family of p.
+func (g *Graph) memberAt(p netip.Prefix, via plan.Hops) (member, bool) {
+	var names []string
+	for a := range via.All() {
+		if names != nil || a.Is6() != p.Addr().Is6() {
+			return member{}, false
+		}
+		if names = g.addrs[a]; len(names) == 0 {
+			return member{}, false
+		}
+	}
+	return g.member(names[0])
+}
+
+// member is the other node of that name.
+func (g *Graph) member(name string) (member, bool) {
+	if name == "" || name == g.options.Node {
+		return member{}, false
+	}
+	m, ok := g.known[model.Node{Name: name}.Key()].(member)
+	return m, ok
+}
+
+// vtep is the other end of a VXLAN that this node must know.
+func (g *Graph) vtep(k plan.VTEPKey) maybe[plan.VTEP] {
+	if names := g.vteps[k]; len(names) > 0 {
+		m, _ := g.member(names[0])
+		for _, v := range m.vteps() {
+			if v.VTEPKey == k && g.site.vtep(v) {
+				return maybe[plan.VTEP]{v, true}
+			}
+		}
+	}
+	return maybe[plan.VTEP]{}
+}
+
+// device is the device of t.
+func (g *Graph) device(t tunnel) maybe[plan.Device] {
+	return maybe[plan.Device]{g.site.devices[t], g.site.has(t)}
 }
 
 // neighbor is the neighbour entry for a, known if its workload's MAC is.
@@ -297,76 +336,11 @@ func (g *Graph) link(name string) maybe[plan.Link] {
 
 // self is this node's own object; one with only a name while it is not known.
 func (g *Graph) self() model.Node {
-	if n, ok := g.known[model.Node{Name: g.node}.Key()].(model.Node); ok {
+	if n, ok := g.known[model.Node{Name: g.options.Node}.Key()].(model.Node); ok {
 		return n
 	}
-	return model.Node{Name: g.node}
-}
-
-// flush says what became of everything that is dirty, and cleans it.
-func (g *Graph) flush() plan.Delta {
-	if g.dirty.settings {
-		g.resettle()
-	}
-	var d plan.Delta
-	for p, was := range g.dirty.routes {
-		put, del := change(was, g.route(p), func(r plan.Route) plan.RouteKey { return r.RouteKey })
-		d.PutRoutes, d.DeleteRoutes = append(d.PutRoutes, put...), append(d.DeleteRoutes, del...)
-	}
-	for a, was := range g.dirty.neighbors {
-		put, del := change(was, g.neighbor(a), func(n plan.Neighbor) plan.NeighborKey { return n.NeighborKey })
-		d.PutNeighbors, d.DeleteNeighbors = append(d.PutNeighbors, put...), append(d.DeleteNeighbors, del...)
-	}
-	for name, was := range g.dirty.links {
-		put, del := change(was, g.link(name), func(l plan.Link) string { return l.Name })
-		d.PutLinks, d.DeleteLinks = append(d.PutLinks, put...), append(d.DeleteLinks, del...)
-	}
-	if len(g.dirty.routes)+len(g.dirty.links) > 0 || g.dirty.settings {
-		g.dirty = newDirty()
-	}
-	sortDelta(d)
-	return d
-}
-
-// resettle works the settings out again and, if they change what routes look
-// like, touches them all.
-func (g *Graph) resettle() {
-	now := SettingsFor(g.self(), maps.Values(g.known), g.env...)
-	if now.Form != g.settings.Form {
-		for a := range g.claims {
-			g.touchPrefix(host(a))
-		}
-		for p := range g.fixed {
-			g.touchPrefix(p)
-		}
-		for p := range g.learned.all() {
-			g.touchPrefix(p)
-		}
-	}
-	g.settings = now
-}
-
-// change says what to put and what to delete so that was becomes now.
-func change[T comparable, K comparable](was, now maybe[T], key func(T) K) (put []T, del []K) {
-	if now.ok && now != was {
-		put = []T{now.v}
-	}
-	if was.ok && (!now.ok || key(was.v) != key(now.v)) {
-		del = []K{key(was.v)}
-	}
-	return put, del
+	return model.Node{Name: g.options.Node}
 }
 
 // host is the prefix that holds a alone.
 func host(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
-
-// ownPrefixes are the subnets and addresses of n itself.
-func ownPrefixes(n model.Node) []netip.Prefix {
-	var out []netip.Prefix
-	for _, p := range []netip.Prefix{n.IPv4, n.IPv6} {
-		if p.IsValid() {
-			out = append(out, p.Masked(), host(p.Addr()))
-		}
-	}
-	return out
-}

@@ -21,12 +21,8 @@ func (g *Graph) Learn(b bgp.LearnedBatch) plan.Delta {
 		}
 	}
 	d := plan.Delta{PutRoutes: make([]plan.Route, 0, len(b.Puts))}
-	own := ownPrefixes(g.self())
 	for _, l := range b.Puts {
-		if changed := g.learned.put(l.Prefix, l.NextHops); changed && !g.shadowed(l.Prefix, own) {
-			via, _ := g.learned.get(l.Prefix)
-			d.PutRoutes = append(d.PutRoutes, g.settings.remote(l.Prefix, via))
-		}
+		g.learn(&d, l.Prefix, l.NextHops)
 	}
 	gone := b.Deletes
 	if b.Synced {
@@ -38,25 +34,50 @@ func (g *Graph) Learn(b bgp.LearnedBatch) plan.Delta {
 		slices.SortFunc(gone, comparePrefixes)
 	}
 	for _, p := range gone {
-		if g.learned.delete(p) && !g.shadowed(p, own) {
-			d.DeleteRoutes = append(d.DeleteRoutes, g.settings.remote(p, "").RouteKey)
-		}
+		g.learn(&d, p, nil)
 	}
 	return d
 }
 
-// shadowed reports whether something stands before a learned route for p.
-func (g *Graph) shadowed(p netip.Prefix, own []netip.Prefix) bool {
-	if p.IsSingleIP() && len(g.claims[p.Addr()]) > 0 {
-		return true
+// learn makes via the gateways of p, none if there are none, and adds to d how the plan
+// changes.
+func (g *Graph) learn(d *plan.Delta, p netip.Prefix, via []netip.Addr) {
+	set := func() bool {
+		if len(via) == 0 {
+			return g.learned.delete(p)
+		}
+		return g.learned.put(p, via)
 	}
-	if _, ok := g.blocks[p]; ok {
+	if g.carries && (g.site.noBGP || g.pools.of(p).tunnel != plain) {
+		was := g.route(p)
+		if !set() {
+			return
+		}
+		put, del := differ(was, g.route(p), func(r plan.Route) plan.RouteKey { return r.RouteKey })
+		d.PutRoutes, d.DeleteRoutes = append(d.PutRoutes, put...), append(d.DeleteRoutes, del...)
+		return
+	}
+	if !set() || g.shadowed(p) {
+		return
+	}
+	hops, ok := g.learned.get(p)
+	r := g.site.form.remote(p, hops)
+	if ok {
+		d.PutRoutes = append(d.PutRoutes, r)
+	} else {
+		d.DeleteRoutes = append(d.DeleteRoutes, r.RouteKey)
+	}
+}
+
+// shadowed reports whether something stands before a learned route for p.
+func (g *Graph) shadowed(p netip.Prefix) bool {
+	if p.IsSingleIP() && len(g.claims[p.Addr()]) > 0 || g.ownBlock(p) {
 		return true
 	}
 	if _, ok := g.fixed[p]; ok {
 		return true
 	}
-	return slices.Contains(own, p)
+	return g.site.own(p)
 }
 
 // Fix makes the given routes, and no others, the ones that the user wrote for

@@ -38,4 +38,12 @@ func sortDelta(d plan.Delta) {
 	slices.Sort(d.DeleteLinks)
 	slices.SortFunc(d.PutNeighbors, func(a, b plan.Neighbor) int { return compareNeighborKeys(a.NeighborKey, b.NeighborKey) })
 	slices.SortFunc(d.DeleteNeighbors, compareNeighborKeys)
+	slices.SortFunc(d.PutDevices, func(a, b plan.Device) int { return strings.Compare(a.Name, b.Name) })
+	slices.Sort(d.DeleteDevices)
+	slices.SortFunc(d.PutVTEPs, func(a, b plan.VTEP) int { return compareVTEPKeys(a.VTEPKey, b.VTEPKey) })
+	slices.SortFunc(d.DeleteVTEPs, compareVTEPKeys)
+}
+
+func compareVTEPKeys(a, b plan.VTEPKey) int {
+	return cmp.Or(strings.Compare(a.Link, b.Link), a.Addr.Compare(b.Addr))
 }

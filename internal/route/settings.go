@@ -28,6 +28,7 @@ type Settings struct {
 	RemoveExternal    bool          // routes of others on workload links are removed
 	RouteRefresh      time.Duration // between two full comparisons with the kernel; 0: never
 	Process           Process
+	Tunnel            Tunnel
 	LogSeverity       string   // lowest level to log; empty: not set
 	Unbuilt           []string // fields that are set and have no effect in this version; sorted
 }
@@ -57,6 +58,7 @@ func SettingsFor(node model.Node, values iter.Seq[model.Value], env ...model.Fel
 		InterfacePrefixes: []string{DefaultInterfacePrefix},
 		RemoveExternal:    true, RouteRefresh: DefaultRouteRefresh, Form: Form{Proto: plan.ProtoBoot},
 		Process: Process{GCPercent: DefaultGCPercent, MaxProcs: -1, MemoryLimitMB: -1},
+		Tunnel:  Tunnel{VNI: model.DefaultVNI, VXLANPort: model.DefaultVXLANPort, MTUPattern: model.DefaultMTUPattern},
 	}
 	configs := append(slices.Clone(env), model.FelixConfigsFor(node, values)...)
 	for _, c := range slices.Backward(configs) {
@@ -122,6 +124,7 @@ func (s Settings) under(c model.FelixConfig) Settings {
 	set(&s.Form.Proto, c.DeviceRouteProtocol)
 	set(&s.Form.Metric4, c.IPv4Priority)
 	set(&s.Form.Metric6, c.IPv6Priority)
+	s.Tunnel = s.Tunnel.under(c)
 	s.Unbuilt = append(slices.Clip(s.Unbuilt), c.Unbuilt...)
 	return s
 }
@@ -133,25 +136,25 @@ func set[T int | uint8 | uint32](field *T, v *int) {
 }
 
 // workload is the route to an address on a local link (facts S-30).
-func (s Settings) workload(a netip.Addr, link string) plan.Route {
+func (f Form) workload(a netip.Addr, link string) plan.Route {
 	r := plan.Route{
-		RouteKey:   plan.RouteKey{Dst: host(a), Table: plan.TableMain, Priority: s.Form.Metric4},
-		RouteAttrs: plan.RouteAttrs{Proto: s.Form.Proto, Link: link, Src: s.Form.Src4},
+		RouteKey:   plan.RouteKey{Dst: host(a), Table: plan.TableMain, Priority: f.Metric4},
+		RouteAttrs: plan.RouteAttrs{Proto: f.Proto, Link: link, Src: f.Src4},
 	}
 	if !a.Is4() {
-		r.Priority, r.Src = s.Form.Metric6, s.Form.Src6
+		r.Priority, r.Src = f.Metric6, f.Src6
 	}
 	return r
 }
 
 // remote is the route to a prefix elsewhere (facts S-32).
-func (s Settings) remote(p netip.Prefix, via plan.Hops) plan.Route {
+func (f Form) remote(p netip.Prefix, via plan.Hops) plan.Route {
 	r := plan.Route{
-		RouteKey:   plan.RouteKey{Dst: p, Table: plan.TableMain, Priority: s.Form.Learned4},
+		RouteKey:   plan.RouteKey{Dst: p, Table: plan.TableMain, Priority: f.Learned4},
 		RouteAttrs: plan.RouteAttrs{Proto: plan.ProtoBird, Via: via},
 	}
 	if !p.Addr().Is4() {
-		r.Priority = s.Form.Learned6
+		r.Priority = f.Learned6
 	}
 	return r
 }

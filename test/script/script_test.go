@@ -183,7 +183,7 @@ type node struct {
 func (c *cluster) on(name string) {
 	n, ok := c.nodes[name]
 	if !ok {
-		n = &node{name: name, graph: route.NewGraph(name), view: peering.NewView(name), policy: policy.NewGraph(name), told: map[netip.Prefix]bgp.Learned{}}
+		n = &node{name: name, graph: route.NewGraph(route.Options{Node: name}), view: peering.NewView(name), policy: policy.NewGraph(name), told: map[netip.Prefix]bgp.Learned{}}
 		n.plan = n.plan.Apply(n.graph.Step(c.snapshot()))
 		n.view.Step(c.snapshot())
 		n.filter = n.filter.Apply(n.policy.Step(c.snapshot()))
@@ -262,7 +262,7 @@ func (n *node) step(c *cluster, b model.Batch) error {
 	}
 	n.learned = bgp.LearnedBatch{}
 	n.delta = changes(before, n.plan.String())
-	if d := plan.Diff(route.Compile(n.name, c.world, n.told, n.fixed), n.plan); d != "" {
+	if d := plan.Diff(route.Compile(route.Options{Node: n.name}, route.Underlay{}, c.world, n.told, n.fixed), n.plan); d != "" {
 		return fmt.Errorf("the graph differs from the reference (-want +got):\n%s", d)
 	}
 	n.filter = n.filter.Apply(n.policy.Step(b))
