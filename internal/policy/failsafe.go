@@ -66,11 +66,40 @@ func (b *base) essential(d Direction) []plan.Rule {
 	if b.V6 {
 		rules = append(rules, rule(plan.Accept, protocol(protoICMPv6), plan.Match{Kind: plan.MatchICMPType, Low: 130, High: 136}))
 	}
-	node := plan.Match{Kind: sideOf(d == Egress).set, Set: NodeAddrs}
+	far := sideOf(d == Egress)
+	node := plan.Match{Kind: far.set, Set: NodeAddrs}
+	rules = append(rules, b.tunnels(node)...)
+	for _, n := range b.Settings.ExternalNodes {
+		if n.Addr().Is4() != b.V6 {
+			rules = append(rules, b.tunnels(plan.Match{Kind: far.net, Net: n})...)
+		}
+	}
+	if port := b.Settings.wireGuard(b.V6); port != 0 {
+		own := plan.Match{Kind: plan.MatchDstPort, Low: port, High: port}
+		if d == Egress {
+			own.Kind = plan.MatchSrcPort
+		}
+		rules = append(rules, rule(plan.Accept, protocol(protoUDP), own, node))
+	}
+	return rules
+}
+
+// tunnels let pass what is encapsulated, from or to a node. Who is none does not get here
+// where encapsulation is in use: see package edge.
+func (b *base) tunnels(node plan.Match) []plan.Rule {
 	vxlan := plan.Match{Kind: plan.MatchDstPort, Low: b.Settings.VXLANPort, High: b.Settings.VXLANPort}
-	rules = append(rules, rule(plan.Accept, protocol(protoUDP), vxlan, node))
+	rules := []plan.Rule{rule(plan.Accept, protocol(protoUDP), vxlan, node)}
 	if !b.V6 {
 		rules = append(rules, rule(plan.Accept, protocol(protoIPIP), node))
 	}
 	return rules
+}
+
+// wireGuard is the node's own port of WireGuard over IPv4 or IPv6, from and to which all
+// its packets go; 0: it is not in use.
+func (s Settings) wireGuard(v6 bool) uint16 {
+	if v6 {
+		return s.WireGuardPortV6
+	}
+	return s.WireGuardPort
 }

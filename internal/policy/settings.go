@@ -3,6 +3,7 @@ package policy
 import (
 	"cmp"
 	"iter"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -31,18 +32,21 @@ type Settings struct {
 	AllowVXLAN              bool         // workloads may encapsulate in VXLAN
 	AllowIPIP               bool         // workloads may encapsulate in IP in IP
 	VXLANPort               uint16       // of the node, and of what workloads may not send
-	SpoofAny                bool         // workloads' SourcePrefixes count
-	EndFlows                bool         // connections that a new rule forbids are ended, and stay so
-	LogDenied               bool         // what tiers and endpoints deny by default is logged
-	LogRate                 uint32       // logged packets in LogPerSeconds, of each rule; 0: no limit
-	LogBurst                uint32       // packets beyond it at once
-	LogPerSeconds           uint32
-	Append                  bool          // where others' rules must be, ours come last (chainInsertMode)
-	LeaveAllowed            bool          // others' chains that drop by default may drop what is allowed here, too
-	LogPrefix               string        // begins the log lines of Log rules
-	Mark                    uint32        // one bit of packets' marks, the next one is taken, too; 0: DefaultMark
-	MaxSetSize              int           // members that a set may have; 0: no limit
-	Refresh                 time.Duration // between two readings of the kernel's tables; 0: never
+	// Ports of WireGuard over IPv4 and IPv6; 0: it is not in use.
+	WireGuardPort, WireGuardPortV6 uint16
+	ExternalNodes                  []netip.Prefix // may send encapsulated packets, beside the nodes; masked
+	SpoofAny                       bool           // workloads' SourcePrefixes count
+	EndFlows                       bool           // connections that a new rule forbids are ended, and stay so
+	LogDenied                      bool           // what tiers and endpoints deny by default is logged
+	LogRate                        uint32         // logged packets in LogPerSeconds, of each rule; 0: no limit
+	LogBurst                       uint32         // packets beyond it at once
+	LogPerSeconds                  uint32
+	Append                         bool          // where others' rules must be, ours come last (chainInsertMode)
+	LeaveAllowed                   bool          // others' chains that drop by default may drop what is allowed here, too
+	LogPrefix                      string        // begins the log lines of Log rules
+	Mark                           uint32        // one bit of packets' marks, the next one is taken, too; 0: DefaultMark
+	MaxSetSize                     int           // members that a set may have; 0: no limit
+	Refresh                        time.Duration // between two readings of the kernel's tables; 0: never
 }
 
 // Failsafe is traffic of the host that policy never closes.
@@ -50,14 +54,15 @@ type Failsafe = model.Failsafe
 
 // Equal reports whether s and o are the same.
 func (s Settings) Equal(o Settings) bool {
-	lists := slices.Equal(s.Prefixes, o.Prefixes) && slices.Equal(s.FailsafeIn, o.FailsafeIn) && slices.Equal(s.FailsafeOut, o.FailsafeOut)
+	lists := slices.Equal(s.Prefixes, o.Prefixes) && slices.Equal(s.FailsafeIn, o.FailsafeIn) && slices.Equal(s.FailsafeOut, o.FailsafeOut) &&
+		slices.Equal(s.ExternalNodes, o.ExternalNodes)
 	return lists && s.scalars() == o.scalars()
 }
 
 // scalars is s without its lists, as something that can be compared.
 func (s Settings) scalars() any {
 	return [...]any{
-		s.IPv6, s.ToHost, s.Reject, s.KeepInvalid, s.AllowVXLAN, s.AllowIPIP, s.VXLANPort, s.SpoofAny, s.EndFlows, s.LogDenied,
+		s.IPv6, s.ToHost, s.Reject, s.KeepInvalid, s.AllowVXLAN, s.AllowIPIP, s.VXLANPort, s.WireGuardPort, s.WireGuardPortV6, s.SpoofAny, s.EndFlows, s.LogDenied,
 		s.LogRate, s.LogBurst, s.LogPerSeconds, s.LogPrefix, s.Append, s.LeaveAllowed, s.Mark, s.MaxSetSize, s.Refresh,
 	}
 }
@@ -79,15 +84,29 @@ func SettingsFor(node model.Node, values iter.Seq[model.Value], env ...model.Fel
 	configs := append(slices.Clone(env), model.FelixConfigsFor(node, values)...)
 	var rate *model.LogRate
 	var burst *uint32
+	var tunnel model.TunnelConfig
 	for _, c := range slices.Backward(configs) {
 		s = s.under(c)
+		tunnel = c.Tunnel.Over(tunnel)
 		rate, burst = cmp.Or(c.Filter.LogRate, rate), cmp.Or(c.Filter.LogBurst, burst)
 	}
 	if rate != nil {
 		s.LogRate, s.LogPerSeconds, s.LogBurst = rate.Packets, uint32(max(1, rate.Per/time.Second)), model.DefaultLogBurst
 	}
 	over(&s.LogBurst, burst)
+	s.ExternalNodes = tunnel.ExternalNodes
+	s.WireGuardPort = wireGuardPort(tunnel.WireGuard, tunnel.WireGuardPort, model.DefaultWireGuardPort)
+	s.WireGuardPortV6 = wireGuardPort(tunnel.WireGuardV6, tunnel.WireGuardPortV6, model.DefaultWireGuardPortV6)
 	return s
+}
+
+// wireGuardPort is where WireGuard listens; 0: it is not on.
+func wireGuardPort(on *bool, port *uint16, usual uint16) uint16 {
+	if on == nil || !*on {
+		return 0
+	}
+	over(&usual, port)
+	return usual
 }
 
 // under returns s with what c sets laid over it.

@@ -20,6 +20,7 @@ func TestSettingsFor(t *testing.T) {
 		t.Fatal(err)
 	}
 	node := model.Node{Name: "a", Labels: map[string]string{"zone": "east"}}
+	nets, port := []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}, uint16(7)
 	rate := &model.LogRate{Packets: 10, Per: time.Minute}
 	configs := map[string]model.FelixConfig{
 		"default": {Name: "default", InterfacePrefixes: []string{"tap"}, Filter: model.FilterConfig{ToHost: &accept, Reject: &yes, AllowIPIP: &yes, LogRate: rate}},
@@ -27,6 +28,8 @@ func TestSettingsFor(t *testing.T) {
 		"own":     {Name: "node.a", Filter: model.FilterConfig{AllowIPIP: &no}},
 		"other":   {Name: "node.b", Filter: model.FilterConfig{ToHost: new(model.Action)}},
 		"burst":   {Name: "east", NodeSelector: sel, Filter: model.FilterConfig{LogBurst: &burst}},
+		"wg":      {Name: "default", Tunnel: model.TunnelConfig{WireGuard: &yes, WireGuardV6: &yes, ExternalNodes: nets, WireGuardPort: &port}},
+		"wg off":  {Name: "node.a", Tunnel: model.TunnelConfig{WireGuardV6: &no, ExternalNodes: []netip.Prefix{}}},
 		"process": {Filter: model.FilterConfig{KeepDenied: &yes}},
 	}
 	for name, tt := range map[string]struct {
@@ -48,7 +51,11 @@ func TestSettingsFor(t *testing.T) {
 			s.Prefixes, s.ToHost, s.Reject = []string{"tap"}, model.Allow, true
 			s.LogRate, s.LogPerSeconds, s.LogBurst = 10, 60, 5
 		}},
-		"a burst without a rate": {[]string{"burst"}, func(s *policy.Settings) { s.LogBurst = 50 }},
+		"WireGuard, external nodes": {[]string{"wg"}, func(s *policy.Settings) {
+			s.WireGuardPort, s.WireGuardPortV6, s.ExternalNodes = 7, model.DefaultWireGuardPortV6, nets
+		}},
+		"of IPv4 only, no external nodes": {[]string{"wg", "wg off"}, func(s *policy.Settings) { s.WireGuardPort = 7 }},
+		"a burst without a rate":          {[]string{"burst"}, func(s *policy.Settings) { s.LogBurst = 50 }},
 		"a burst beside a rate": {[]string{"burst", "default"}, func(s *policy.Settings) {
 			s.Prefixes, s.ToHost, s.Reject, s.AllowIPIP = []string{"tap"}, model.Allow, true, true
 			s.LogRate, s.LogPerSeconds, s.LogBurst = 10, 60, 50

@@ -3,6 +3,7 @@ package policy
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/weft-net/weft/internal/model"
 )
@@ -53,16 +54,30 @@ func (p *part) safe(list []Failsafe, field string, port uint16) bool {
 // nodes; empty: the packet is nothing of that.
 func (p *part) essential() string {
 	w := p.walk
-	port := w.view.Settings(p.subject.Node).VXLANPort
+	s := w.view.Settings(p.subject.Node)
+	v6, udp, own := w.packet.Src.Is6(), w.packet.Protocol == protoUDP, w.packet.DstPort
+	if p.direction == Egress {
+		own = w.packet.SrcPort
+	}
+	encapsulated := udp && w.packet.DstPort == s.VXLANPort || w.packet.Protocol == protoIPIP && !v6
+	encrypted := udp && own != 0 && own == s.wireGuard(v6)
 	switch {
-	case w.packet.Protocol == protoICMPv6 && w.packet.Src.Is6() && w.packet.ICMPType >= 130 && w.packet.ICMPType <= 136:
+	case w.packet.Protocol == protoICMPv6 && v6 && w.packet.ICMPType >= 130 && w.packet.ICMPType <= 136:
 		return "neighbours of IPv6 are always found"
-	case w.packet.Protocol == protoUDP && w.packet.DstPort == port, w.packet.Protocol == protoIPIP && w.packet.Src.Is4():
-		for _, v := range w.view.world {
-			if n, ok := v.(model.Node); ok && (n.IPv4.Addr() == p.far() || n.IPv6.Addr() == p.far()) {
-				return "it is a tunnel between nodes"
-			}
-		}
+	case (encapsulated || encrypted) && w.view.isNode(p.far()):
+		return "it is a tunnel between nodes"
+	case encapsulated && slices.ContainsFunc(s.ExternalNodes, func(n netip.Prefix) bool { return n.Contains(p.far()) }):
+		return "it is a tunnel from or to an external node (externalNodesList)"
 	}
 	return ""
+}
+
+// isNode reports whether a is the address of a node.
+func (v *View) isNode(a netip.Addr) bool {
+	for _, x := range v.world {
+		if n, ok := x.(model.Node); ok && n.Addr(a.Is6()).Addr() == a {
+			return true
+		}
+	}
+	return false
 }

@@ -36,6 +36,7 @@ func parse(t testing.TB, docs ...string) model.World {
 func usual(string) Settings {
 	return Settings{
 		Prefixes: []string{"cali"}, IPv6: true, VXLANPort: 4789, ToHost: model.Deny,
+		WireGuardPort: 51820, ExternalNodes: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")},
 		FailsafeIn: []Failsafe{{Protocol: protoTCP, Port: 22}, {Protocol: protoTCP, Port: 2379, Net: netip.MustParsePrefix("10.0.0.0/24")}},
 	}
 }
@@ -269,6 +270,13 @@ func TestVerdict(t *testing.T) {
 		"a host endpoint has failsafes":    {hep, "192.0.2.1 > host/node-2 tcp 22", "ingress h: failsafe spec.failsafeInboundHostPorts[0] Allow; allowed"},
 		"failsafes for some":               {hep, "10.0.0.9 > host/node-2 tcp 2379", "ingress h: failsafe spec.failsafeInboundHostPorts[1] Allow; allowed"},
 		"and not for others":               {hep, "192.0.2.1 > host/node-2 tcp 2379", "ingress h: end h Deny; denied"},
+		"WireGuard of a node":              {hep, "host/node-1 > host/node-2 udp 51820", "ingress h: failsafe Allow; allowed"},
+		"WireGuard of a stranger":          {hep, "192.0.2.1 > host/node-2 udp 51820", "ingress h: end h Deny; denied"},
+		"WireGuard from its own port only": {hep, "host/node-2 > host/node-1 udp 51820", "egress h: end h Deny; denied"},
+		"WireGuard over IPv6, not in use":  {hep, "host/node-1@fd00::1 > host/node-2@fd00::2 udp 51821", "ingress h: end h Deny; denied"},
+		"VXLAN of an external node":        {hep, "198.51.100.1 > host/node-2 udp 4789", "ingress h: failsafe Allow; allowed"},
+		"VXLAN of a stranger":              {hep, "192.0.2.1 > host/node-2 udp 4789", "ingress h: end h Deny; denied"},
+		"IP in IP to an external node":     {hep, "host/node-2 > 198.51.100.1 ipip", "egress h: failsafe Allow; allowed"},
 		"a host endpoint forwards":         {hep, "192.0.2.1 > pod/z/c tcp 80", toY + "allowed"},
 		"unless a policy is about forward": {hep + "\n---\n" + gnp("f", `selector: has(host), applyOnForward: true, types: [Ingress], ingress: [{action: Allow, protocol: UDP}]`), "192.0.2.1 > pod/z/c tcp 80", "ingress h forwarded: default default Deny; denied"},
 		"before NAT": {

@@ -35,6 +35,13 @@ func (d dice) felix() object {
 		spec["failsafeInboundHostPorts"] = []any{object{"protocol": "TCP", "port": 443}, object{"protocol": "UDP", "port": 53, "net": "10.65.0.0/16"}}
 		spec["failsafeOutboundHostPorts"] = []any{object{"protocol": "SCTP", "port": 80}, object{"protocol": "TCP", "port": 53}}
 	}
+	if d.in(30) {
+		spec["wireguardEnabled"], spec["wireguardEnabledV6"] = d.in(80), d.in(50)
+		spec["wireguardListeningPort"] = one(d, ports...)
+	}
+	if d.in(30) {
+		spec["externalNodesList"] = []any{"198.51.100.9", one(d, "10.0.0.2", "192.0.2.0/24")}
+	}
 	return object{"kind": "FelixConfiguration", "metadata": object{"name": "default"}, "spec": spec}
 }
 
