@@ -21,7 +21,8 @@ type Translation struct {
 }
 
 // Translate says what becomes of the source of the connection that p opens, as it leaves
-// the node by p.OutLink, and why. p has the addresses that it has behind destination NAT.
+// the node by p.OutLink, and why. p has the addresses that it has behind destination NAT;
+// where OutLink is not known (empty) it is taken for one that fits.
 func Translate(o Options, world model.World, p plan.Packet) Translation {
 	families := familiesOf(o, world)
 	f := families[0]
@@ -45,7 +46,10 @@ func Translate(o Options, world model.World, p plan.Packet) Translation {
 	}
 	pool := poolOf(world, p.Src, true)
 	out.Origin, out.Field = pool.Key(), "spec.natOutgoing"
-	to := "an address of " + p.OutLink
+	to := "an address of the interface that it leaves by"
+	if p.OutLink != "" {
+		to = "an address of " + p.OutLink
+	}
 	if out.Verdict == plan.SNAT {
 		to = out.NAT.Addr.String() + " (natOutgoingAddress)"
 	}
@@ -53,6 +57,9 @@ func Translate(o Options, world model.World, p plan.Packet) Translation {
 		to += fmt.Sprintf(", port %d to %d (natPortRange)", out.NAT.FirstPort, out.NAT.LastPort)
 	}
 	out.Text = fmt.Sprintf("%v becomes %s: pool %s has natOutgoing, and %v is in no pool", p.Src, to, pool.Name, p.Dst)
+	if link := f.outLink(); link != "" && p.OutLink == "" {
+		out.Text += fmt.Sprintf("; only if it leaves by %s (iptablesNATOutgoingInterfaceFilter)", f.nat.Link)
+	}
 	return out
 }
 
@@ -76,7 +83,7 @@ func (f *family) stays(world model.World, p plan.Packet) Translation {
 			}
 		}
 	}
-	if link := f.outLink(); link != "" && !linkFits(link, p.OutLink) {
+	if link := f.outLink(); link != "" && p.OutLink != "" && !linkFits(link, p.OutLink) {
 		return Translation{Text: fmt.Sprintf("%s is not %s (iptablesNATOutgoingInterfaceFilter): the source stays", p.OutLink, f.nat.Link)}
 	}
 	return Translation{}
