@@ -5,7 +5,8 @@
 //
 // Environment, beside the CNI variables: WEFT_AGENT_SOCKET, the path of the node
 // agent's socket; WEFT_CNI_QUEUE, the directory of DELs that wait for it;
-// FELIX_INTERFACEPREFIX, whose first item starts the names of host interfaces.
+// FELIX_INTERFACEPREFIX, whose first item starts the names of host interfaces;
+// WEFT_MTU_FILE, where the agent leaves the MTU of pods.
 package main
 
 import (
@@ -20,6 +21,7 @@ func main() {
 		Socket:       os.Getenv("WEFT_AGENT_SOCKET"),
 		QueueDir:     os.Getenv("WEFT_CNI_QUEUE"),
 		LinkPrefixes: os.Getenv("FELIX_INTERFACEPREFIX"),
+		MTUFile:      os.Getenv("WEFT_MTU_FILE"),
 		Environ:      os.Environ(),
 		Stderr:       os.Stderr,
 	})

@@ -128,7 +128,7 @@ func (c *call) configure(v veth, kept bool, answer <-chan agentAnswer, withdraw 
 		if len(got.Addrs) == 0 {
 			return &rpc.Error{Code: rpc.CodeNoAddress, Msg: "agent: no address was assigned; are assign_ipv4 and assign_ipv6 both off?"}
 		}
-		if mtu == 0 {
+		if c.conf.MTU == 0 && got.MTU != 0 { // the agent knows better than the file that it wrote
 			mtu = got.MTU
 		}
 		return v.addAddrs(pod, got.Addrs, mtu)
@@ -137,7 +137,7 @@ func (c *call) configure(v veth, kept bool, answer <-chan agentAnswer, withdraw 
 		withdraw()
 		got = <-answer
 	}
-	if err == nil && (kept || v.mtu == 0) { // a new pair has what the configuration says
+	if err == nil && (kept || v.mtu != mtu) { // a new pair has what was known then
 		err = v.setHostMTU(mtu)
 	}
 	return got, err

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -167,6 +168,35 @@ func TestAddTwiceGivesTheSame(t *testing.T) {
 				t.Errorf("the interface was made anew:\n%s\nwas\n%s", after, before)
 			}
 		})
+	}
+}
+
+// TestMTU: the configuration's word counts before the agent's, and that before the file's,
+// on both ends.
+func TestMTU(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	for name, tt := range map[string]struct{ conf, file, want string }{
+		"nothing":       {plainConf, "", "1450"}, // as the agent says
+		"file":          {plainConf, "1300", "1450"},
+		"configuration": {with(plainConf, `mtu=1400`), "1300", "1400"},
+	} {
+		_ = os.Remove(n.socket + ".mtu")
+		if tt.file != "" {
+			if err := os.WriteFile(n.socket+".mtu", []byte(tt.file+"\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		p := n.pod("web-0")
+		for range 2 { // made, then kept
+			n.mustRun("calico", "ADD", tt.conf, p)
+			for _, got := range []string{ip(t, n.ns, "link", "show", "cali0d7763386da"), ip(t, p.ns, "link", "show", "eth0")} {
+				if !strings.Contains(got, "mtu "+tt.want+" ") {
+					t.Errorf("%s: want %s: %s", name, tt.want, got)
+				}
+			}
+		}
+		n.mustRun("calico", "DEL", tt.conf, p)
 	}
 }
 

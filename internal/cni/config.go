@@ -25,7 +25,7 @@ type config struct {
 		IfName      string `json:"ifname"`
 	} `json:"cni.dev/valid-attachments"`
 
-	MTU                  int             `json:"mtu"`        // bytes; 0: the MTU file, then the agent's
+	MTU                  int             `json:"mtu"`        // bytes; 0: the agent's, else that of the MTU file
 	NumQueues            int             `json:"num_queues"` // of each end; 0: the kernel's default
 	DeviceType           string          `json:"device_type"`
 	NodeName             string          `json:"nodename"`
@@ -226,7 +226,8 @@ func (c *config) nodeName() (string, error) {
 	return c.Kubernetes.NodeName, nil
 }
 
-// mtu is the interface's MTU in bytes; 0 leaves it to the agent.
+// mtu is the interface's MTU in bytes as far as it is known before the agent answers; 0:
+// not at all.
 func (c *config) mtu(file string) (int, error) {
 	if c.MTU != 0 {
 		return c.MTU, nil

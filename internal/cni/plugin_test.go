@@ -127,7 +127,7 @@ func (n *node) run(program, verb, conf string, p pod) (stdout string, err error)
 
 func (n *node) command(program, stdin string, env ...string) *exec.Cmd {
 	cmd := exec.Command(filepath.Join(n.bin, program))
-	cmd.Env = append([]string{"PATH=/usr/bin:/bin", "WEFT_AGENT_SOCKET=" + n.socket, "WEFT_CNI_QUEUE=" + n.queue}, env...)
+	cmd.Env = append([]string{"PATH=/usr/bin:/bin", "WEFT_AGENT_SOCKET=" + n.socket, "WEFT_CNI_QUEUE=" + n.queue, "WEFT_MTU_FILE=" + n.socket + ".mtu"}, env...)
 	cmd.Stdin = strings.NewReader(stdin)
 	return cmd
 }
