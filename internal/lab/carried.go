@@ -210,100 +210,69 @@ func (o *observer) nodeOf(t topology.Target) (topology.Node, bool) {
 	return nodeOf(o.h.topo, name), true
 }
 
-// sights is what a capture had of a probe: by form and direction, one example.
-type sights map[frame.Form]map[direction]string
-
-func (s sights) add(f frame.Form, d direction, text string) {
-	if s[f] == nil {
-		s[f] = map[direction]string{}
-	}
-	if s[f][d] == "" {
-		s[f][d] = text
-	}
-}
-
 // checkWire judges what passed the ports of the nodes at the ends of a probe's way.
 func (o *observer) checkWire(carried string, t trace, at wire) error {
-	want := map[string]frame.Form{
-		topology.CarriedPlain: frame.Plain, topology.CarriedIPIP: frame.IPIP,
-		topology.CarriedVXLAN: frame.VXLAN, topology.CarriedWireGuard: frame.WireGuard,
-	}[carried]
 	here, _ := o.nodeOf(t.from)
-	there, known := o.nodeOf(t.to)
-	seen := sights{}
-	var leak, strange error
+	there, _ := o.nodeOf(t.to)
+	w := watch{trace: t, want: formOf(carried), here: here, there: there, ports: o.ports}
 	for _, c := range at {
-		err := c.drain(func(k captured) {
-			p, ok := frame.Parse(k.bytes, o.ports)
-			if !ok {
-				return
-			}
-			if d, ok := t.carries(p, here, there); ok {
-				seen.add(p.Form, d, fmt.Sprintf("%v seen on %s", p, c.rack))
-				if strange == nil && !between(p, d, here, there) {
-					strange = fmt.Errorf("carried %v: %v seen on %s, not between addresses of the nodes", p.Form, p, c.rack)
-				}
-			}
-			if want == frame.WireGuard && leak == nil {
-				leak = t.leaks(k.bytes, p, c.rack)
-			}
-		})
-		if err != nil {
+		if err := c.drain(func(k captured) { w.see(k.bytes, c.rack) }); err != nil {
 			return err
 		}
 	}
-	if known && here.Name == there.Name {
-		return seen.nothing(here.Name)
-	}
-	if err := seen.only(want); err != nil {
-		return err
-	}
-	return cmp.Or(leak, strange)
+	return w.verdict()
 }
 
-// nothing is the verdict on a way that does not leave its node.
-func (s sights) nothing(node string) error {
-	for f, examples := range s {
-		for _, text := range examples {
-			return fmt.Errorf("carried %v: %s, but both ends are on %s", f, text, node)
-		}
-	}
-	return nil
+func formOf(carried string) frame.Form {
+	return map[string]frame.Form{
+		topology.CarriedPlain: frame.Plain, topology.CarriedIPIP: frame.IPIP,
+		topology.CarriedVXLAN: frame.VXLAN, topology.CarriedWireGuard: frame.WireGuard,
+	}[carried]
 }
 
-// only is an error unless all that was seen has one form, in both directions.
-func (s sights) only(want frame.Form) error {
-	for _, f := range []frame.Form{frame.Plain, frame.IPIP, frame.VXLAN, frame.WireGuard} {
-		for _, d := range []direction{forth, back} {
-			text := s[f][d]
-			if f != want && f != frame.WireGuard && text != "" {
-				return fmt.Errorf("carried %v: %s", f, text)
-			}
+// watch judges how a probe is carried, by the packets at the ports of the nodes that its
+// ends are on. Ends that are on none have a zero node.
+type watch struct {
+	trace
+	want        frame.Form
+	here, there topology.Node
+	ports       frame.Ports
+
+	seen    [frame.WireGuard + 1][back + 1]string // an example of each
+	strange error                                 // encapsulated, but not between the nodes
+	leak    error
+}
+
+// see takes in a packet.
+func (w *watch) see(b []byte, rack string) {
+	p, ok := frame.Parse(b, w.ports)
+	if !ok {
+		return
+	}
+	if d, ok := w.carries(p); ok {
+		if w.seen[p.Form][d] == "" {
+			w.seen[p.Form][d] = fmt.Sprintf("%v seen on %s", p, rack)
+		}
+		if w.strange == nil && !w.between(p, d) {
+			w.strange = fmt.Errorf("carried %v: %v seen on %s, not between addresses of the nodes", p.Form, p, rack)
 		}
 	}
-	for _, d := range []direction{forth, back} {
-		if s[want][d] != "" {
-			continue
-		}
-		if text := s[frame.WireGuard][d]; text != "" {
-			return fmt.Errorf("carried %v: %s", frame.WireGuard, text)
-		}
-		return fmt.Errorf("not carried %v: no packet of the %v was seen on the underlay", want, d)
+	if w.want == frame.WireGuard && w.leak == nil {
+		w.leak = w.leaks(b, p, rack)
 	}
-	return nil
 }
 
 // carries reports whether p is of the probe, as far as it can be known: what is
 // encrypted between its two nodes is taken for it.
-func (t trace) carries(p frame.Packet, here, there topology.Node) (direction, bool) {
+func (w *watch) carries(p frame.Packet) (direction, bool) {
 	if p.Form != frame.WireGuard {
-		return t.recognises(p.Inner)
+		return w.recognises(p.Inner)
 	}
 	switch {
 	case !p.Data:
-	case owns(here, p.Outer.Src) && owns(there, p.Outer.Dst):
+	case owns(w.here, p.Outer.Src) && owns(w.there, p.Outer.Dst):
 		return forth, true
-	case owns(there, p.Outer.Src) && owns(here, p.Outer.Dst):
+	case owns(w.there, p.Outer.Src) && owns(w.here, p.Outer.Dst):
 		return back, true
 	}
 	return 0, false
@@ -311,32 +280,64 @@ func (t trace) carries(p frame.Packet, here, there topology.Node) (direction, bo
 
 // between checks that the outside of an encapsulated packet has addresses of the two
 // nodes, as far as the ends of the way have one.
-func between(p frame.Packet, d direction, here, there topology.Node) bool {
+func (w *watch) between(p frame.Packet, d direction) bool {
 	if p.Form == frame.Plain {
 		return true
 	}
+	from, to := w.here, w.there
 	if d == back {
-		here, there = there, here
+		from, to = to, from
 	}
-	return (here.Name == "" || owns(here, p.Outer.Src)) && (there.Name == "" || owns(there, p.Outer.Dst))
+	return (from.Name == "" || owns(from, p.Outer.Src)) && (to.Name == "" || owns(to, p.Outer.Dst))
 }
 
 // leaks looks for what nobody on the underlay may read: the probe's mark and the
 // addresses of pods. BGP tells other nodes about blocks, and is passed over.
-func (t trace) leaks(b []byte, p frame.Packet, rack string) error {
-	if t.protocol != "tcp" && bytes.Contains(b, binary.BigEndian.AppendUint64(nil, t.mark)) {
-		return fmt.Errorf("in clear: the payload in %v seen on %s", p, rack)
+func (w *watch) leaks(b []byte, p frame.Packet, rack string) error {
+	if w.protocol != "tcp" && bytes.Contains(b, binary.BigEndian.AppendUint64(nil, w.mark)) {
+		return fmt.Errorf("in clear: the payload of %v seen on %s", p, rack)
 	}
 	const bgp = 179
 	if p.Outer.Protocol == frame.TCP && (p.Outer.SrcPort == bgp || p.Outer.DstPort == bgp) {
 		return nil
 	}
-	for target, a := range map[topology.Target]netip.Addr{t.from: t.source, t.to: t.addr} {
+	for target, a := range map[topology.Target]netip.Addr{w.from: w.source, w.to: w.addr} {
 		if target.Kind == topology.ToPod && a.IsValid() && bytes.Contains(b, a.AsSlice()) {
 			return fmt.Errorf("in clear: %v in %v seen on %s", a, p, rack)
 		}
 	}
 	return nil
+}
+
+// verdict is an error unless all that was seen of the probe has the form that is
+// wanted, in both directions; within a node, unless nothing was.
+func (w *watch) verdict() error {
+	within := w.here.Name == w.there.Name
+	for f, ways := range w.seen {
+		f := frame.Form(f)
+		for _, text := range ways {
+			switch {
+			case text == "" || f == frame.WireGuard: // which may be anybody's
+			case within:
+				return fmt.Errorf("carried %v: %s, but both ends are on %s", f, text, w.here.Name)
+			case f != w.want:
+				return fmt.Errorf("carried %v: %s", f, text)
+			}
+		}
+	}
+	if within {
+		return nil
+	}
+	for d, text := range w.seen[w.want] {
+		if text != "" {
+			continue
+		}
+		if text := w.seen[frame.WireGuard][d]; text != "" {
+			return fmt.Errorf("carried %v: %s", frame.WireGuard, text)
+		}
+		return fmt.Errorf("not carried %v: no packet of the %v was seen on the underlay", w.want, direction(d))
+	}
+	return cmp.Or(w.leak, w.strange)
 }
 
 // owns reports whether a is an address of n.

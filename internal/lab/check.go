@@ -157,17 +157,30 @@ func (h *holder) eachPair(ctx context.Context, p topology.Pair, slots int, try f
 	}
 	var mu sync.Mutex
 	var first error
-	failed := 0
+	failed, untried := 0, 0
 	parallel(ways, slots, func(w way) {
-		if err := try(ctx, w); err != nil {
-			mu.Lock()
-			defer mu.Unlock()
+		over := ctx.Err() != nil && slots == 1
+		err := error(nil)
+		if !over {
+			err = try(ctx, w)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if over {
+			untried++
+		}
+		if err != nil {
 			if failed++; first == nil {
 				first = fmt.Errorf("%v: %w", w, err)
 			}
 		}
 	})
-	if failed > 1 {
+	switch {
+	case first == nil && untried > 0:
+		return fmt.Errorf("%w: %d of %d ways are left untried", context.Cause(ctx), untried, len(ways))
+	case untried > 0:
+		return fmt.Errorf("%w; %d of %d ways are left untried", first, untried, len(ways))
+	case failed > 1:
 		return fmt.Errorf("%w; %d of %d ways fail", first, failed, len(ways))
 	}
 	return first

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/vishvananda/netlink"
+
 	"github.com/weft-net/weft/internal/lab"
 	"github.com/weft-net/weft/internal/testenv"
 )
@@ -163,16 +165,107 @@ func TestExpectations(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			var expect []string
-			for e := range tt.expect {
-				expect = append(expect, e)
-			}
-			for i, got := range checked(t, tt.topology, tt.prepare, expect...) {
-				want := tt.expect[expect[i]]
-				if (want == "") != (got == "") || !regexp.MustCompile(want).MatchString(got) {
-					t.Errorf("%s:\ngot  %s\nwant %s", expect[i], got, want)
-				}
-			}
+			compare(t, tt.topology, tt.prepare, tt.expect)
 		})
 	}
+}
+
+// compare checks expectations, each with a regular expression of why it fails.
+func compare(t *testing.T, topology string, prepare, expect map[string]string) {
+	t.Helper()
+	var all []string
+	for e := range expect {
+		all = append(all, e)
+	}
+	for i, got := range checked(t, topology, prepare, all...) {
+		want := expect[all[i]]
+		if (want == "") != (got == "") || !regexp.MustCompile(want).MatchString(got) {
+			t.Errorf("%s:\ngot  %s\nwant %s", all[i], got, want)
+		}
+	}
+}
+
+// TestNeedsWireGuard: a lab that expects encryption says at once that the kernel has
+// none.
+func TestNeedsWireGuard(t *testing.T) {
+	t.Parallel()
+	err := testenv.Netns(t).Do(func() error {
+		return netlink.LinkAdd(&netlink.Wireguard{LinkAttrs: netlink.LinkAttrs{Name: "wg"}})
+	})
+	if err == nil {
+		t.Skip("this kernel has wireguard")
+	}
+	s := spec(t, racksPlain+"expect:\n- reachable: {from: pods, to: pods}\n- reachable: {from: pod/default/p, to: pod/default/r, carried: wireguard}\n")
+	_, err = lab.Up(t.Context(), s, true, nil)
+	const want = "lab: lab.yaml: expect[1].reachable.carried: wireguard: needs kernel wireguard, which this kernel does not have: as root: modprobe wireguard"
+	if err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("got  %v\nwant %s", err, want)
+	}
+}
+
+// TestLinks: a node with interfaces in two racks is a neighbour in both, and its other
+// ways are by the first.
+func TestLinks(t *testing.T) {
+	t.Parallel()
+	const topology = `
+racks: [{name: r1, subnets: [10.1.0.0/24, 'fd00:1::/64']}, {name: r2, subnets: [10.2.0.0/24, 'fd00:2::/64']}, {name: r3, subnets: [10.3.0.0/24], loss: 20}]
+nodes:
+- {name: a, rack: r1, links: [{rack: r2}, {rack: r3, addresses: [10.3.0.99]}]}
+- {name: b, rack: r2}
+- {name: c, rack: r3}
+outside: [{name: web}]
+`
+	compare(t, topology, nil, map[string]string{
+		"{reachable: {from: nodes, to: nodes, carried: none}, within: 20s}":                "",
+		"reachable: {from: [a, b], to: web, source: node}":                                 "",
+		"route: {at: a, line: 10.2.0.0/24 dev eth1 proto kernel scope link src 10.2.0.12}": "",
+		"route: {at: a, line: 10.3.0.0/24 dev eth2 proto kernel scope link src 10.3.0.99}": "",
+		"route: {at: a, line: 'fd00:2::/64 dev eth1 proto kernel metric 256 pref medium'}": "",
+		"noRoute: {at: a, line: default ** dev eth1 **}":                                   "",
+		"{reachable: {from: a, to: 10.2.0.11, source: 10.2.0.12}, within: 5s}":             "",
+		"{reachable: {from: a, to: b, source: 10.1.0.11}, within: 200ms}":                  `a to b \(10.2.0.11\): not within 200ms: b saw it come from 10.2.0.12, want 10.1.0.11; 1 of 2 ways are left untried$`,
+	})
+}
+
+// TestLossyRack: what is lost is asked for again until the time is over; in a rack that
+// loses everything nothing answers, also between neighbours and from elsewhere.
+func TestLossyRack(t *testing.T) {
+	t.Parallel()
+	const topology = `
+racks: [{name: r1, subnets: [10.1.0.0/24], loss: 50}, {name: r2, subnets: [10.2.0.0/24], loss: 100}, {name: r3, subnets: [10.3.0.0/24]}]
+nodes: [{name: a, rack: r1}, {name: b, rack: r1}, {name: c, rack: r2}, {name: d, rack: r2}, {name: e, rack: r3}]
+`
+	compare(t, topology, nil, map[string]string{
+		"{reachable: {from: [a, b, e], to: [a, b, e]}, within: 30s}": "",
+		"unreachable: {from: c, to: [d, e]}":                         "",
+		"unreachable: {from: [a, e], to: [c, d]}":                    "",
+	})
+}
+
+// TestVersion6: the same expectations where there is no IPv4.
+func TestVersion6(t *testing.T) {
+	t.Parallel()
+	const topology = `
+strict: true
+racks: [{name: r1, subnets: ['fd00:1::/64']}, {name: r2, subnets: ['fd00:2::/64'], mtu: 1300, strict: true}]
+nodes: [{name: a, rack: r1}, {name: b, rack: r2}, {name: c, rack: r2}]
+outside: [{name: web}]
+`
+	prepare := map[string]string{
+		"b":      "ip addr add fd65::1/128 dev lo nodad",
+		"a":      "ip -6 route add fd65::/64 via fd00:1::1",
+		"c":      "ip -6 route add fd65::/64 via fd00:2::b",
+		"fabric": "ip -6 route add fd65::/64 via fd00:2::b",
+	}
+	compare(t, topology, prepare, map[string]string{
+		"reachable: {from: nodes, to: nodes, carried: none, source: own}":              "",
+		"reachable: {from: nodes, to: web, port: 80, carried: none, source: node}":     "",
+		"unreachable: {from: [a, c], to: 'fd65::1'}":                                   "",
+		"mtu: {from: a, to: b, bytes: 1300}":                                           "",
+		"mtu: {from: b, to: [a, web], bytes: 1300}":                                    "",
+		"{mtu: {from: a, to: b, bytes: 1301}, within: 300ms}":                          `1301 bytes: fd00:1::1 says that no more than 1300 fit$`,
+		"{mtu: {from: a, to: b, bytes: 1299}, within: 300ms}":                          `1300 bytes: they arrive too$`,
+		"{reachable: {from: a, to: b, carried: vxlan}, within: 300ms}":                 `carried plain: fd00:1::b > fd00:2::b ICMPv6 seen on r1$`,
+		"{reachable: {from: a, to: b, port: 80, source: 'fd00:1::99'}, within: 300ms}": `b saw it come from fd00:1::b, want fd00:1::99$`,
+	})
 }

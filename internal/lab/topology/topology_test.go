@@ -62,6 +62,10 @@ func TestDefaultsAndAddresses(t *testing.T) {
 		"half given":                {"racks: [{name: r, subnets: [10.1.0.0/24, 'fd00::/64']}]\nnodes: [{name: a, addresses: ['fd00::99']}]", "a 10.1.0.11 fd00::99"},
 		"small subnet":              {"racks: [{name: r, subnets: [10.1.0.0/29]}]\nnodes: [{name: a}, {name: b}]", "a 10.1.0.2; b 10.1.0.3"},
 		"address that another took": {"nodes: [{name: a, addresses: [10.99.1.12]}, {name: b}, {name: c}]", "a 10.99.1.12; b 10.99.1.11; c 10.99.1.13"},
+		"links come last":           {"racks: [{name: r}, {name: s}]\nnodes: [{name: a, rack: r, links: [{rack: s}, {rack: s, addresses: [10.99.2.99]}]}, {name: b, rack: s}]", "a 10.99.1.11; a/eth1 10.99.2.12; a/eth2 10.99.2.99; b 10.99.2.11"},
+		"outside":                   {"outside: [{name: o}, {name: p, addresses: [203.0.113.1]}, {name: q}]", "o 198.51.100.11; p 203.0.113.1; q 198.51.100.13"},
+		"outside, of all families":  {"outside: [{name: o}]\n" + two, "a 10.1.0.11 fd00:1::b; b 10.99.2.11; o 198.51.100.11 2001:db8:51::b"},
+		"outside, given":            {"outside: [{name: o}, {name: p, addresses: [198.51.100.11]}]", "o 198.51.100.12; p 198.51.100.11"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -83,9 +87,15 @@ func addresses(topo *topology.Topology) string {
 	}
 	for _, n := range topo.Nodes {
 		add(n.Name, n.Addresses)
+		for _, i := range n.Interfaces()[1:] {
+			add(n.Name+"/"+i.Name, i.Addresses)
+		}
 	}
 	for _, r := range topo.Routers {
 		add(r.Name, r.Addresses)
+	}
+	for _, o := range topo.Outside {
+		add(o.Name, o.Addresses)
 	}
 	return strings.Join(out, "; ")
 }
@@ -125,12 +135,33 @@ func TestErrors(t *testing.T) {
 		"pod twice":           {two + "pods: [{name: p, node: a}, {name: p, node: b}]", `namespace default has a pod of that name already`},
 		"peer that is none":   {two + "routers: [{name: tor, rack: r1, peers: [x]}]", `routers[0].peers[0]: "x": must be one of a, b`},
 		"resource no kind":    {"resources: [{apiVersion: projectcalico.org/v3}]", "resources[0].kind: missing"},
-		"expects nothing":     {two + "expect: [{within: 5s}]", "expect[0]: must have exactly one of reachable, unreachable, route, noRoute"},
+		"expects nothing":     {two + "expect: [{within: 5s}]", "expect[0]: must have exactly one of reachable, unreachable, route, noRoute, mtu"},
 		"expects two things":  {two + "expect: [{reachable: {from: a, to: b}, unreachable: {from: a, to: b}}]", "expect[0]: must have exactly one"},
 		"target unknown":      {two + "expect: [{reachable: {from: a, to: pod/default/x}}]", `expect[0].reachable.to: "pod/default/x": the lab has no such target: must be a, b, fabric`},
 		"no target":           {two + "expect: [{reachable: {to: b}}]", "expect[0].reachable.from: missing"},
 		"from an address":     {two + "expect: [{reachable: {from: 10.0.0.1, to: b}}]", "an address is no place in the lab"},
 		"bad pattern":         {two + "expect: [{route: {at: a, line: '/(/'}}]", "expect[0].route.line"},
+		"mtu too small":       {"racks: [{name: r, mtu: 67}]", "racks[0].mtu: 67: must be 68 to 65535 bytes"},
+		"mtu of IPv6":         {"racks: [{name: r, subnets: ['fd00::/64'], mtu: 1279}]", "racks[0].mtu: 1279: must be 1280 at least, as the rack has an IPv6 subnet"},
+		"mtu too large":       {"racks: [{name: r, mtu: 65536}]", "racks[0].mtu: 65536: must be a number from 0 to 65535"},
+		"loss of more":        {"racks: [{name: r, loss: 100.5}]", "racks[0].loss: 100.5: must be 0 to 100 percent of packets"},
+		"loss is a number":    {"racks: [{name: r, loss: some}]", `racks[0].loss: "some": must be a number`},
+		"strict is a word":    {"strict: 1", "strict: 1: must be true or false"},
+		"link to no rack":     {"racks: [{name: r}, {name: s}]\nnodes: [{name: a, rack: r, links: [{rack: s}, {}]}]", `nodes[0].links[1].rack: "": must be one of r, s`},
+		"link out of rack":    {"racks: [{name: r}, {name: s}]\nnodes: [{name: a, rack: r, links: [{rack: s, addresses: [10.99.1.5]}]}]", "nodes[0].links[0].addresses[0]: 10.99.1.5: must be in a subnet of rack s"},
+		"outside in a rack":   {"outside: [{name: o, addresses: [10.99.1.5]}]", "outside[0].addresses[0]: 10.99.1.5: is in a subnet of rack rack-1: must be outside of all racks"},
+		"outside twice":       {"outside: [{name: o, addresses: [192.0.2.1]}, {name: p, addresses: [192.0.2.1]}]", "outside[1].addresses[0]: 192.0.2.1: that is the address of o already"},
+		"outside, a family":   {"outside: [{name: o, addresses: [192.0.2.1, 192.0.2.2]}]", "outside[0].addresses[1]: 192.0.2.2: a host has at most one address of each family"},
+		"outside, multicast":  {"outside: [{name: o, addresses: [224.0.0.1]}]", "outside[0].addresses[0]: 224.0.0.1: must be a unicast address"},
+		"outside, no address": {"racks: [{name: r, subnets: [198.51.100.0/24]}]\noutside: [{name: o}]", "outside[0].addresses: missing: 198.51.100.0/24 has none for it: must be given"},
+		"name of all":         {"outside: [{name: outside}]", `outside[0].name: "outside": that is the name of all hosts outside already`},
+		"name of a source":    {"nodes: [{name: own}]", "that is the name of the sender's own address already"},
+		"carried unknown":     {two + "expect: [{reachable: {from: a, to: b, carried: gre}}]", `expect[0].reachable.carried: "gre": must be none, ipip, vxlan or wireguard`},
+		"carried, no answer":  {two + "expect: [{unreachable: {from: a, to: b, carried: ipip}}]", `expect[0].unreachable.carried: "ipip": goes with reachable only`},
+		"source unknown":      {two + "expect: [{reachable: {from: a, to: b, source: c}}]", `expect[0].reachable.source: "c": must be own, node, an address, or one of a, b, fabric`},
+		"source, no answer":   {two + "expect: [{unreachable: {from: a, to: b, source: own}}]", `expect[0].unreachable.source: "own": goes with reachable only`},
+		"mtu of what":         {two + "expect: [{mtu: {from: a, to: b}}]", "expect[0].mtu.bytes: 0: must be 68 to 65534"},
+		"mtu to nobody":       {two + "expect: [{mtu: {from: a, bytes: 1500}}]", "expect[0].mtu.to: missing: must be pods, nodes, or some of a, b"},
 		"no pattern":          {two + "expect: [{route: {at: a}}]", "expect[0].route.line: empty"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -148,7 +179,7 @@ func TestErrors(t *testing.T) {
 
 func TestTargets(t *testing.T) {
 	t.Parallel()
-	topo, err := topology.Parse("lab.yaml", []byte(two+"routers: [{name: tor, rack: r1}]\npods: [{name: p, node: a}, {name: q, namespace: blue, node: b}]"))
+	topo, err := topology.Parse("lab.yaml", []byte(two+"routers: [{name: tor, rack: r1}]\noutside: [{name: web}, {name: dns}]\npods: [{name: p, node: a}, {name: q, namespace: blue, node: b}]"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -157,10 +188,12 @@ func TestTargets(t *testing.T) {
 		"nodes":         "[a b]",
 		"tor":           "[tor]",
 		"fabric":        "[fabric]",
+		"outside":       "[web dns]",
+		"web":           "[web]",
 		"pod/blue/q":    "[pod/blue/q]",
 		"192.0.2.1":     "[192.0.2.1]",
 		"2001:db8::1":   "[2001:db8::1]",
-		"pod/default/q": `"pod/default/q": the lab has no such target: must be a, b, tor, fabric, pod/default/p, pod/blue/q`,
+		"pod/default/q": `"pod/default/q": the lab has no such target: must be a, b, tor, web, dns, fabric, pod/default/p, pod/blue/q`,
 	} {
 		got, err := topo.Targets(ref)
 		s := fmt.Sprint(got)
@@ -207,6 +240,7 @@ func FuzzParse(f *testing.F) {
 	f.Add(examples.Quickstart)
 	f.Add([]byte(two))
 	f.Add([]byte("nodes: [{name: a, cni: {x: 1}, env: {AS: 1}}]\nexpect: [{noRoute: {at: a, line: '*'}, within: 1s}]"))
+	f.Add([]byte("strict: true\nracks: [{name: r, mtu: 1400, loss: 0.5, strict: true}, {name: s}]\nnodes: [{name: a, rack: r, links: [{rack: s}]}]\noutside: [{name: o}]\nexpect: [{reachable: {from: a, to: o, carried: none, source: own}}, {mtu: {from: a, to: o, bytes: 1400}}]"))
 	f.Add([]byte("racks: [{name: r, subnets: ['::/8']}]\nrouters: [{name: t, announce: [10.0.0.0/8], asn: 4200000000}]"))
 	f.Fuzz(func(t *testing.T, in []byte) {
 		topo, err := topology.Parse("f", in)
