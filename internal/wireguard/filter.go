@@ -19,11 +19,11 @@ const (
 	chainForget = "wireguard-forget"
 )
 
-// Priorities of the chains: dropping before anything is spent on a packet (raw is -300),
-// marking when its destination is final (destination NAT is -100), forgetting last.
+// Priorities of the chains: judging when the destination is final (destination NAT is
+// -100), forgetting last.
 const (
-	priorityClear  = -310
-	priorityMark   = -90
+	priorityClear  = -90
+	priorityMark   = -89
 	priorityForget = 400
 )
 
@@ -42,8 +42,8 @@ type table struct {
 
 // Filter returns how our part of the packet filter has changed since the last call.
 //
-// With wireguardCleartext: Drop it drops what comes from a pool's range other than
-// through WireGuard or from a workload of this node. With
+// With wireguardCleartext: Drop it drops what comes from a pool's range to pods of this
+// node other than through WireGuard or from one of them. With
 // wireguardHostEncryptionEnabled it gives [Mark] to what comes in clear from another node
 // to this one. With the sysctls src_valid_mark and tcp_fwmark_accept, which package
 // kernel/wg sets for such a device, that packet's source is then found where it came
@@ -82,7 +82,7 @@ func (s side) part(f int, nodes func(func(model.Node) bool), pools []netip.Prefi
 			}
 		}
 		t.put(chainClear, plan.Prerouting, priorityClear, plan.Rule{
-			Match: append(s.outside(), plan.Match{Kind: plan.MatchSrcSet, Set: setPools}),
+			Match: append(s.outside(), plan.Match{Kind: plan.MatchSrcSet, Set: setPools}, plan.Match{Kind: plan.MatchDstLocal, Not: true}),
 			Count: true, Verdict: plan.Drop, Comment: "from a pod in clear (wireguardCleartext)",
 		})
 	}

@@ -431,13 +431,13 @@ func TestFilter(t *testing.T) {
 		"lax": {ab, ""},
 		"strict": {
 			ab + "; felix default on strict, pool 10.0.0.0/16, pool 10.0.4.0/24, pool fd10::/64, pool 10.9.0.0/16 lb",
-			"+ip chain wireguard-clear type filter hook prerouting priority -310; +ip element wireguard-pools { 10.0.0.0/16 }; " +
-				"+ip rule wireguard-clear 0: " + outside + `saddr @wireguard-pools counter drop comment "from a pod in clear (wireguardCleartext)"; ` +
+			"+ip chain wireguard-clear type filter hook prerouting priority -90; +ip element wireguard-pools { 10.0.0.0/16 }; " +
+				"+ip rule wireguard-clear 0: " + outside + `saddr @wireguard-pools fib daddr type != local counter drop comment "from a pod in clear (wireguardCleartext)"; ` +
 				"+ip set wireguard-pools { type addr; flags interval }",
 		},
 		"hosts": {
 			ab + "; felix default on hosts",
-			"+ip chain wireguard-forget type filter hook input priority 400; +ip chain wireguard-mark type filter hook prerouting priority -90; " +
+			"+ip chain wireguard-forget type filter hook input priority 400; +ip chain wireguard-mark type filter hook prerouting priority -89; " +
 				"+ip element wireguard-nodes { 192.168.0.2 }; +ip rule wireguard-forget 0: mark and 0x100000 != 0 meta mark set mark and 0x100000; " +
 				"+ip rule wireguard-mark 0: " + outside + `saddr @wireguard-nodes fib daddr type local meta mark set mark or 0x100000 comment "asked in clear, answered in clear"; ` +
 				"+ip set wireguard-nodes { type addr }",
@@ -470,6 +470,7 @@ func TestFilterJudges(t *testing.T) {
 	}{
 		"pod through WireGuard":      {"wireguard.cali", "10.0.1.5", false, plan.Accept, 0},
 		"pod in clear":               {"eth0", "10.0.1.5", false, plan.Drop, 0},
+		"pod in clear, to the host":  {"eth0", "10.0.1.5", true, plan.Accept, 0},
 		"pod in VXLAN":               {"vxlan.calico", "10.0.1.5", false, plan.Drop, 0},
 		"own pod":                    {"cali1", "10.0.0.5", false, plan.Accept, 0},
 		"from elsewhere":             {"eth0", "10.9.1.5", false, plan.Accept, 0},
