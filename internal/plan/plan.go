@@ -52,19 +52,18 @@ type Hops string
 
 // MakeHops packs addrs, which must be sorted, distinct and of one family.
 func MakeHops(addrs ...netip.Addr) Hops {
-	var b strings.Builder
+	var few [2 * 17]byte // mostly there are one or two
+	b := few[:0]
 	for _, a := range addrs {
 		if a.Is4() {
 			a4 := a.As4()
-			b.WriteByte(4)
-			b.Write(a4[:])
+			b = append(append(b, 4), a4[:]...)
 		} else {
 			a16 := a.As16()
-			b.WriteByte(16)
-			b.Write(a16[:])
+			b = append(append(b, 16), a16[:]...)
 		}
 	}
-	return Hops(b.String())
+	return Hops(b)
 }
 
 // All walks the addresses of h without allocating.

@@ -244,44 +244,43 @@ func (g *Graph) touchReach(was, now [2]netip.Prefix) {
 // flush says what became of everything that is dirty, and cleans it.
 func (g *Graph) flush() plan.Delta {
 	var d plan.Delta
+	if g.opening {
+		return d
+	}
 	settings := g.dirty.settings
 	if settings {
 		for t, was := range g.resettle() {
-			put, del := differ(was, g.device(tunnel(t)), func(v plan.Device) string { return v.Name })
-			d.PutDevices, d.DeleteDevices = append(d.PutDevices, put...), append(d.DeleteDevices, del...)
+			differ(&d.PutDevices, &d.DeleteDevices, was, g.device(tunnel(t)), func(v plan.Device) string { return v.Name })
 		}
 	}
 	if !settings && len(g.dirty.routes)+len(g.dirty.links)+len(g.dirty.vteps) == 0 {
 		return d
 	}
 	for p, was := range g.dirty.routes {
-		put, del := differ(was, g.route(p), func(r plan.Route) plan.RouteKey { return r.RouteKey })
-		d.PutRoutes, d.DeleteRoutes = append(d.PutRoutes, put...), append(d.DeleteRoutes, del...)
+		differ(&d.PutRoutes, &d.DeleteRoutes, was, g.route(p), keyOfRoute)
 	}
 	for a, was := range g.dirty.neighbors {
-		put, del := differ(was, g.neighbor(a), func(n plan.Neighbor) plan.NeighborKey { return n.NeighborKey })
-		d.PutNeighbors, d.DeleteNeighbors = append(d.PutNeighbors, put...), append(d.DeleteNeighbors, del...)
+		differ(&d.PutNeighbors, &d.DeleteNeighbors, was, g.neighbor(a), func(n plan.Neighbor) plan.NeighborKey { return n.NeighborKey })
 	}
 	for name, was := range g.dirty.links {
-		put, del := differ(was, g.link(name), func(l plan.Link) string { return l.Name })
-		d.PutLinks, d.DeleteLinks = append(d.PutLinks, put...), append(d.DeleteLinks, del...)
+		differ(&d.PutLinks, &d.DeleteLinks, was, g.link(name), func(l plan.Link) string { return l.Name })
 	}
 	for k, was := range g.dirty.vteps {
-		put, del := differ(was, g.vtep(k), func(v plan.VTEP) plan.VTEPKey { return v.VTEPKey })
-		d.PutVTEPs, d.DeleteVTEPs = append(d.PutVTEPs, put...), append(d.DeleteVTEPs, del...)
+		differ(&d.PutVTEPs, &d.DeleteVTEPs, was, g.vtep(k), func(v plan.VTEP) plan.VTEPKey { return v.VTEPKey })
 	}
 	g.dirty = newDirty()
 	sortDelta(d)
 	return d
 }
 
-// differ says what to put and what to delete so that was becomes now.
-func differ[T comparable, K comparable](was, now maybe[T], key func(T) K) (put []T, del []K) {
+func keyOfRoute(r plan.Route) plan.RouteKey { return r.RouteKey }
+
+// differ adds to puts and dels what makes was into now.
+func differ[T comparable, K comparable](puts *[]T, dels *[]K, was, now maybe[T], key func(T) K) {
 	if now.ok && now != was {
-		put = []T{now.v}
+		*puts = append(*puts, now.v)
 	}
 	if was.ok && (!now.ok || key(was.v) != key(now.v)) {
-		del = []K{key(was.v)}
+		*dels = append(*dels, key(was.v))
 	}
-	return put, del
 }

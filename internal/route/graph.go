@@ -66,6 +66,10 @@ type Graph struct {
 	carries  bool // learned routes may have to be carried: some pool is encapsulated, or there is no BGP
 	trouble  trouble
 	dirty    dirty
+
+	// opening says that the first snapshot is in progress: nothing is said before all of
+	// it is known. Without its pool a block's route would be another one.
+	opening, synced bool
 }
 
 // NewGraph returns a Graph which knows nothing of the cluster yet.
@@ -95,8 +99,11 @@ func (g *Graph) Settings() Settings { return g.settings }
 
 // Step takes in a batch and returns how the plan changes. During a snapshot
 // what was known stays until the batch with Synced, so a snapshot that equals
-// what is known changes nothing. The slices of the result are sorted.
+// what is known changes nothing; from the Reset of the first one until its Synced
+// nothing changes at all. The slices of the result are sorted.
 func (g *Graph) Step(b model.Batch) plan.Delta {
+	g.synced = g.synced || b.Synced
+	g.opening = !g.synced && (g.opening || b.Reset)
 	if b.Reset {
 		g.stale = make(map[model.Key]struct{}, len(g.known))
 		for k := range g.known {

@@ -48,13 +48,17 @@ func (g *Graph) learn(d *plan.Delta, p netip.Prefix, via []netip.Addr) {
 		}
 		return g.learned.put(p, via)
 	}
+	if g.opening {
+		g.touchPrefix(p)
+		set()
+		return
+	}
 	if g.carries && (g.site.noBGP || g.pools.of(p).tunnel != plain) {
 		was := g.route(p)
 		if !set() {
 			return
 		}
-		put, del := differ(was, g.route(p), func(r plan.Route) plan.RouteKey { return r.RouteKey })
-		d.PutRoutes, d.DeleteRoutes = append(d.PutRoutes, put...), append(d.DeleteRoutes, del...)
+		differ(&d.PutRoutes, &d.DeleteRoutes, was, g.route(p), keyOfRoute)
 		return
 	}
 	if !set() || g.shadowed(p) {

@@ -21,6 +21,7 @@ type Tunnel struct {
 	VXLANPort                   uint16
 	ChecksumBroken              bool   // checksum offload is known not to work; false: the door finds out
 	MTUPattern                  string // regular expression: names of egress interfaces
+	RequireMTUFile              bool   // the node is of no use before the pods' MTU is in its file
 	WireGuard, WireGuard6       bool
 	WireGuardMTU, WireGuardMTU6 int // bytes; 0: from the underlay
 }
@@ -38,6 +39,7 @@ func (t Tunnel) under(c model.FelixConfig) Tunnel {
 	take(&t.VNI, in.VNI)
 	take(&t.VXLANPort, c.Filter.VXLANPort)
 	take(&t.ChecksumBroken, in.ChecksumBroken)
+	take(&t.RequireMTUFile, in.RequireMTUFile)
 	take(&t.WireGuard, in.WireGuard)
 	take(&t.WireGuard6, in.WireGuardV6)
 	if in.MTUPattern != "" {

@@ -220,6 +220,20 @@ func TestTunnelChanges(t *testing.T) {
 	}
 }
 
+// A restarted agent must not send packets another way while it reads the datastore.
+func TestFirstSnapshotIsOneChange(t *testing.T) {
+	w := newTwinOf(Options{Node: "a", NoBGP: true})
+	for _, e := range events(t, "mtu 1500; reset, block 10.0.1.0/26 b, node a 10.1.0.1/24 ipip=10.0.0.1; node b 10.1.0.2/24; learn 10.0.9.0/24 10.1.0.2") {
+		if w.step(t, e); w.last != "" {
+			t.Errorf("changes %s", w.last)
+		}
+	}
+	for _, e := range events(t, "pool p 10.0.0.0/16 ipip=Always, synced") {
+		w.step(t, e)
+	}
+	w.expect(t, tunl0+ipipB+"10.0.9.0/24 via 10.1.0.2 dev tunl0 proto 12 onlink")
+}
+
 func TestTunnelProblems(t *testing.T) {
 	for name, tt := range map[string]struct{ steps, want string }{
 		"none":         {"pool p 10.0.0.0/16 ipip=Always, pool q fd00::/48 vxlan=Always", ""},
