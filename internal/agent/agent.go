@@ -27,8 +27,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
-	"sync/atomic"
+	"net/netip"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -39,6 +38,7 @@ import (
 	"github.com/weft-net/weft/internal/kernel/fib"
 	"github.com/weft-net/weft/internal/model"
 	"github.com/weft-net/weft/internal/peering"
+	"github.com/weft-net/weft/internal/plan"
 	"github.com/weft-net/weft/internal/route"
 	"github.com/weft-net/weft/internal/run"
 	"github.com/weft-net/weft/internal/speaker"
@@ -60,7 +60,7 @@ type Config struct {
 	Store    store.Store
 	Felix    []model.FelixConfig // settings of the process, the strongest first; may be empty
 	Peering  peering.Options     // its Secrets are read from SecretsDir
-	NoBGP    bool                // CALICO_NETWORKING_BACKEND is not bird
+	Backend  Backend             // CALICO_NETWORKING_BACKEND
 	Version  string
 
 	CNISocket    string // where the CNI executable asks
@@ -68,10 +68,21 @@ type Config struct {
 	QueueDir     string // of DELs that found no agent
 	SecretsDir   string // of BGP passwords; empty: none
 	NodeNameFile string // written for the CNI executable
+	MTUFile      string // the same, with the MTU of pods; empty: none
 
 	Log   *slog.Logger
 	Level *slog.LevelVar // of Log; follows logSeverityScreen
 }
+
+// Backend is how routes to other nodes come about (CALICO_NETWORKING_BACKEND).
+type Backend string
+
+// The backends.
+const (
+	BackendBIRD  Backend = "bird"  // BGP, and the datastore for pools that are encapsulated
+	BackendVXLAN Backend = "vxlan" // the datastore; no BGP
+	BackendNone  Backend = "none"  // policy only; pools that are encapsulated are so still
+)
 
 // Run prepares the node and keeps it right until ctx ends. It returns nil when
 // ctx ended, else the first thing that could not go on.
@@ -106,59 +117,69 @@ type agent struct {
 	Config
 	node    model.Node
 	engine  *engine
-	fib     *fib.FIB
+	network *network
 	speaker *speaker.Speaker // nil: no BGP
 	alloc   *allocator.Allocator
 	cni     *attachments
 	queue   rpc.Queue
-	mtu     atomic.Int64 // of workload links, bytes; 0: not known
+	tunnels *tunnels
+	under   *underlay
+	podMTU  *podMTU
+	mtus    chan int // of the underlay, the latest; room for one
 	started time.Time
 	ready   chan struct{} // closed when the datastore is known, its policy in force and the queue drained
 }
 
 // wire makes the parts of an agent.
 func wire(c Config, node model.Node) (*agent, error) {
-	settings := route.SettingsFor(node, slices.Values([]model.Value(nil)), c.Felix...)
+	settings := route.SettingsFor(node, nil, c.Felix...)
 	run.Tune(settings.Process.GCPercent, settings.Process.MaxProcs, settings.Process.MemoryLimitMB)
-	table, err := fib.New(fib.Options{
-		Prefixes:             settings.InterfacePrefixes,
-		DeviceProtocol:       settings.Form.Proto,
-		RemoveExternalRoutes: settings.RemoveExternal,
-		Resync:               resync(settings),
-		Log:                  c.Log.With("part", "fib"),
-	})
+	roads, err := newNetwork(node, c.Felix, c.Backend == BackendVXLAN, c.Log)
 	if err != nil {
 		return nil, err
 	}
+	table := roads.fib
 	arrived := newArrivals(node.Name)
 	guard, err := newFilter(node.Name, c.Felix, arrived.link, c.Log)
 	if err != nil {
 		return nil, err
 	}
 	a := &agent{
-		Config: c, node: node, fib: table,
+		Config: c, node: node, network: roads,
 		alloc:   allocator.New(c.Store, node.Name, time.Now),
 		queue:   rpc.Queue{Dir: c.QueueDir},
 		started: time.Now(),
 		ready:   make(chan struct{}),
+		mtus:    make(chan int, 1),
 	}
+	noted := newNotes(c.Log)
+	report := func(origin string) func([]model.Problem) {
+		return func(found []model.Problem) { noted.problems(origin, found) }
+	}
+	a.tunnels = newTunnels(node.Name, c.Store, a.alloc, noted.locked, report("tunnels"), c.Log.With("part", "tunnels"))
+	a.podMTU = newPodMTU(node.Name, c.MTUFile, report("mtu"), c.Log)
+	a.under = newUnderlay(underlayFrom(settings, node), a.measured, c.Log)
 	a.engine = &engine{
 		node:     node.Name,
-		graph:    route.NewGraph(route.Options{Node: node.Name, Env: c.Felix}),
+		network:  roads,
+		tunnels:  a.tunnels,
 		view:     peering.NewView(node.Name),
 		options:  c.Peering,
 		secrets:  secrets(c.SecretsDir),
-		fib:      table,
 		filter:   guard,
 		alloc:    a.alloc,
 		arrivals: arrived,
-		notes:    newNotes(c.Log),
+		notes:    noted,
 		log:      c.Log,
 		synced:   make(chan struct{}),
 
 		onSettings: a.follow,
+		onPodMTU: func(bytes int) {
+			s := roads.graph.Settings()
+			a.podMTU.set(bytes, s.InterfacePrefixes, s.Tunnel.RequireMTUFile)
+		},
 	}
-	if !c.NoBGP {
+	if c.Backend == BackendBIRD {
 		inherited, err := table.Inherited()
 		if err != nil {
 			return nil, err
@@ -181,7 +202,7 @@ func wire(c Config, node model.Node) (*agent, error) {
 			return guard.wait(ctx)
 		},
 		unready: a.unready,
-		mtu:     func() int { return int(a.mtu.Load()) },
+		mtu:     a.podMTU.get,
 		unlink:  table.Unlink,
 		log:     c.Log,
 		added:   map[rpc.Attachment]uint64{}, profile: map[string]bool{},
@@ -199,20 +220,22 @@ func (a *agent) run(ctx context.Context, host startup.Host) error {
 	if err != nil {
 		return errors.Join(err, cniSocket.Close())
 	}
-	a.readMTU()
 	batches := make(chan model.Batch)
 	var learned <-chan bgp.LearnedBatch
 	group, ctx := errgroup.WithContext(ctx)
 	start := func(f func(context.Context) error) { group.Go(func() error { return f(ctx) }) }
-	start(a.fib.Run)
+	a.network.run(start)
 	a.engine.filter.run(start)
 	start(a.alloc.Run)
+	start(a.tunnels.run)
+	start(a.under.run)
+	start(a.podMTU.run)
 	start(func(ctx context.Context) error { return follow(ctx, a.Store, batches, a.engine.notes) })
 	if a.speaker != nil {
 		learned = a.speaker.Learned()
 		start(a.speaker.Run)
 	}
-	start(func(ctx context.Context) error { return a.engine.run(ctx, batches, learned) })
+	start(func(ctx context.Context) error { return a.engine.run(ctx, batches, learned, a.mtus) })
 	start(func(ctx context.Context) error { return a.drain(ctx) })
 	start(func(ctx context.Context) error { return rpc.Serve(ctx, cniSocket, a.cni, a.Log) })
 	start(func(ctx context.Context) error {
@@ -278,7 +301,7 @@ func (a *agent) unready() string {
 	if a.engine.notes.locked() {
 		return "the datastore is locked (ClusterInformation datastoreReady is false): try again when it is unlocked"
 	}
-	return ""
+	return a.podMTU.unready()
 }
 
 // health is what the pages /liveness and /readiness say.
@@ -316,7 +339,17 @@ func (a *agent) watchAddress(ctx context.Context, host startup.Host) error {
 			a.Log.Warn("the node's address can't be checked; the last one stays", "err", text)
 		}
 		last = text
-		a.readMTU()
+	}
+}
+
+// measured passes the MTU of the underlay on to the engine, which needs the latest only.
+func (a *agent) measured(mtu int) {
+	for {
+		select {
+		case a.mtus <- mtu:
+			return
+		case <-a.mtus:
+		}
 	}
 }
 
@@ -326,12 +359,13 @@ func (a *agent) follow(s route.Settings) {
 		a.Level.Set(level)
 	}
 	run.Tune(s.Process.GCPercent, s.Process.MaxProcs, s.Process.MemoryLimitMB)
-	a.fib.Configure(fib.Options{
+	a.network.fib.Configure(fib.Options{
 		Prefixes:             s.InterfacePrefixes,
 		DeviceProtocol:       s.Form.Proto,
 		RemoveExternalRoutes: s.RemoveExternal,
 		Resync:               resync(s),
 	})
+	a.under.configure(underlayFrom(s, a.node))
 }
 
 // resync is the interval of full comparisons as package fib wants it.
@@ -342,20 +376,13 @@ func resync(s route.Settings) time.Duration {
 	return s.RouteRefresh
 }
 
-// readMTU notes the MTU of the link that has the node's address; it stays as it
-// was when no link has it. Reading costs in proportion to the pods here, so it is
-// not done for each of them.
-func (a *agent) readMTU() {
-	links, err := startup.Links()
-	if err != nil {
-		return
-	}
-	for _, l := range links {
-		for _, p := range l.Addrs {
-			if p.Addr() == a.node.IPv4.Addr() || p.Addr() == a.node.IPv6.Addr() {
-				a.mtu.Store(int64(l.MTU))
-				return
-			}
-		}
+// underlayFrom is what the underlay's MTU is found by.
+func underlayFrom(s route.Settings, node model.Node) underlaySettings {
+	return underlaySettings{
+		pattern: s.Tunnel.MTUPattern, prefixes: s.InterfacePrefixes,
+		tunnels: []string{
+			plan.IPIPDevice, plan.VXLANDevice, plan.VXLAN6Device, model.DefaultWireGuardLink, model.DefaultWireGuardLinkV6,
+		},
+		addrs: [2]netip.Addr{node.IPv4.Addr(), node.IPv6.Addr()},
 	}
 }

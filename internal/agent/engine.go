@@ -13,7 +13,6 @@ import (
 	"github.com/weft-net/weft/internal/allocator"
 	"github.com/weft-net/weft/internal/bgp"
 	"github.com/weft-net/weft/internal/ipam"
-	"github.com/weft-net/weft/internal/kernel/fib"
 	"github.com/weft-net/weft/internal/model"
 	"github.com/weft-net/weft/internal/peering"
 	"github.com/weft-net/weft/internal/policy"
@@ -32,14 +31,14 @@ const rereadInterval = 5 * time.Second
 // has is used by its goroutine only, but for what notes holds.
 type engine struct {
 	node     string
-	graph    *route.Graph
+	network  *network
 	view     *peering.View
 	options  peering.Options
 	secrets  secrets
-	fib      *fib.FIB
 	filter   *filter
 	speaker  Speaker // nil: no BGP on this node
 	alloc    *allocator.Allocator
+	tunnels  *tunnels
 	arrivals *arrivals
 	notes    *notes
 	log      *slog.Logger
@@ -53,6 +52,7 @@ type engine struct {
 	storeSynced, learnedSynced bool
 	settings                   route.Settings
 	onSettings                 func(route.Settings)
+	onPodMTU                   func(bytes int)
 }
 
 // Speaker is the BGP speaker as the engine sees it.
@@ -63,8 +63,8 @@ type Speaker interface {
 	Status() []bgp.PeerStatus
 }
 
-// run takes in batches and learned routes until ctx ends.
-func (e *engine) run(ctx context.Context, batches <-chan model.Batch, learned <-chan bgp.LearnedBatch) error {
+// run takes in batches, learned routes and MTUs of the underlay until ctx ends.
+func (e *engine) run(ctx context.Context, batches <-chan model.Batch, learned <-chan bgp.LearnedBatch, mtus <-chan int) error {
 	for {
 		select {
 		case <-ctx.Done():
@@ -73,6 +73,10 @@ func (e *engine) run(ctx context.Context, batches <-chan model.Batch, learned <-
 			e.step(b)
 		case b := <-learned:
 			e.learn(b)
+		case mtu := <-mtus:
+			e.network.measured(mtu)
+			e.tunnels.setMTU(mtu)
+			e.tellPodMTU()
 		case <-e.replan:
 			e.replan = nil
 			e.plan()
@@ -92,9 +96,10 @@ func (e *engine) step(b model.Batch) {
 	if e.filter.firstHost(b) {
 		e.relink()
 	}
-	e.filter.step(b)
-	e.fib.Apply(e.graph.Step(b))
+	e.network.step(b)
+	e.filter.step(b, e.network.crypt.Filter())
 	e.alloc.Step(b)
+	e.tunnels.step(b, e.network.graph.Tunnels())
 	if e.view.Step(b) && e.speaker != nil && e.replan == nil {
 		e.replan = time.After(replanDelay)
 	}
@@ -109,11 +114,13 @@ func (e *engine) step(b model.Batch) {
 		}
 	}
 	e.release()
-	if s := e.graph.Settings(); e.storeSynced && !sameSettings(s, e.settings) {
+	if s := e.network.graph.Settings(); e.storeSynced && !sameSettings(s, e.settings) {
 		e.settings = s
 		e.onSettings(s)
 	}
-	e.notes.problems("route", e.graph.Problems())
+	e.tellPodMTU()
+	e.notes.problems("route", e.network.graph.Problems())
+	e.notes.problems("wireguard", e.network.crypt.Problems())
 	e.notes.problems("policy", e.filter.graph.Problems())
 	if b.Synced || concernsPools(b) {
 		e.notes.problems("pools", ipam.Overlaps(e.alloc.Pools()))
@@ -128,7 +135,7 @@ func concernsPools(b model.Batch) bool {
 
 // learn takes in what BGP told.
 func (e *engine) learn(b bgp.LearnedBatch) {
-	e.fib.Apply(e.graph.Learn(b))
+	e.network.learn(b)
 	e.learnedSynced = e.learnedSynced || b.Synced
 	e.release()
 }
@@ -136,7 +143,7 @@ func (e *engine) learn(b bgp.LearnedBatch) {
 // lookAtKernel notes what the kernel has refused since, and which interfaces there are
 // if anybody needs them: some thousand would be a thousandth of a core for nothing.
 func (e *engine) lookAtKernel() {
-	e.notes.problems("kernel", e.filter.refused())
+	e.notes.problems("kernel", e.refused())
 	if e.filter.graph.NeedsLinks() {
 		e.relink()
 	}
@@ -155,12 +162,20 @@ func (e *engine) relink() {
 func (e *engine) release() {
 	if e.storeSynced {
 		e.filter.table.Synced()
+		e.network.synced(e.learnedSynced || e.speaker == nil)
 	}
-	switch {
-	case e.storeSynced && (e.learnedSynced || e.speaker == nil):
-		e.fib.Synced()
-	case e.storeSynced:
-		e.fib.SyncedLocal()
+}
+
+// refused is what the kernel did not do as it was asked, and what it does otherwise.
+func (e *engine) refused() []model.Problem {
+	return slices.Concat(e.filter.refused(), e.network.refused(), e.network.notices())
+}
+
+// tellPodMTU passes on what the underlay's MTU and the tunnels leave for workloads, once
+// the datastore is known.
+func (e *engine) tellPodMTU() {
+	if mtu := e.network.graph.PodMTU(); mtu != 0 && e.storeSynced {
+		e.onPodMTU(mtu)
 	}
 }
 
@@ -204,7 +219,7 @@ func (e *engine) plan() {
 	}
 	e.notes.problems("peering", problems)
 	config.Restarting = e.restarting
-	e.fib.Apply(e.graph.Fix(fixed))
+	e.network.fix(fixed)
 	if err := e.speaker.Apply(config); err != nil {
 		// The plan is always valid, so this is a fault of ours: the sessions
 		// that run go on.
@@ -213,7 +228,7 @@ func (e *engine) plan() {
 }
 
 func sameSettings(a, b route.Settings) bool {
-	return a.Form == b.Form && a.RemoveExternal == b.RemoveExternal && a.Process == b.Process && a.Tunnel == b.Tunnel &&
+	return a.Form == b.Form && a.Tunnel == b.Tunnel && a.RemoveExternal == b.RemoveExternal && a.Process == b.Process &&
 		a.RouteRefresh == b.RouteRefresh && a.LogSeverity == b.LogSeverity &&
 		slices.Equal(a.InterfacePrefixes, b.InterfacePrefixes) && slices.Equal(a.Unbuilt, b.Unbuilt)
 }
@@ -317,8 +332,6 @@ func (n *notes) put(v model.Value) {
 			n.log.Info("datastore is locked or unlocked", "ready", v.Ready)
 		}
 		n.ready = v.Ready
-	case model.Pool:
-		text = unbuiltOfPool(v)
 	case model.FelixConfig:
 		if len(v.Unbuilt) > 0 {
 			text = fmt.Sprintf("%v: stored, without effect in this version", v.Unbuilt)
@@ -332,23 +345,6 @@ func (n *notes) put(v model.Value) {
 	} else {
 		n.unbuilt[v.Key()] = text
 	}
-}
-
-func unbuiltOfPool(p model.Pool) string {
-	var fields []string
-	if p.IPIP != model.EncapNever {
-		fields = append(fields, "ipipMode")
-	}
-	if p.VXLAN != model.EncapNever {
-		fields = append(fields, "vxlanMode")
-	}
-	if p.NATOutgoing {
-		fields = append(fields, "natOutgoing")
-	}
-	if fields == nil {
-		return ""
-	}
-	return fmt.Sprintf("%v: stored, without effect in this version", fields)
 }
 
 // problems replaces what a decider found.

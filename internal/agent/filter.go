@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/weft-net/weft/internal/edge"
 	"github.com/weft-net/weft/internal/kernel/ct"
 	"github.com/weft-net/weft/internal/kernel/forward"
 	"github.com/weft-net/weft/internal/kernel/nflog"
@@ -39,6 +40,7 @@ const (
 type filter struct {
 	node    string
 	graph   *policy.Graph
+	edge    *edge.Graph
 	table   *nft.NFT
 	forward *forward.Forward
 	conns   *ct.Table
@@ -58,7 +60,7 @@ type filter struct {
 // newFilter opens the doors in the network namespace of the calling thread.
 func newFilter(node string, felix []model.FelixConfig, linkOf func(netip.Addr) string, log *slog.Logger) (*filter, error) {
 	f := &filter{
-		node: node, graph: policy.NewGraph(node, felix...), log: log, changed: make(chan struct{}, 1),
+		node: node, graph: policy.NewGraph(node, felix...), edge: edge.NewGraph(edge.Options{Node: node, Env: felix}), log: log, changed: make(chan struct{}, 1),
 		linkOf: linkOf, origins: newOrigins(),
 	}
 	f.settings = f.graph.Settings()
@@ -92,8 +94,12 @@ func (f *filter) forwardOptions() forward.Options {
 	return o
 }
 
-// step takes in one batch from the datastore.
-func (f *filter) step(b model.Batch) { f.apply(b, f.graph.Step(b)) }
+// step takes in one batch from the datastore, and the rules that belong to encryption.
+func (f *filter) step(b model.Batch, encryption plan.FilterDelta) {
+	f.apply(b, f.graph.Step(b))
+	f.table.Apply(f.edge.Step(b))
+	f.table.Apply(encryption)
+}
 
 // firstHost reports whether b brings a host endpoint to this node, which had none: then
 // nobody has looked at its interfaces of late.

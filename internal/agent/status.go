@@ -40,10 +40,10 @@ type Peer struct {
 
 // status is how this agent is now.
 func (a *agent) status() Status {
-	a.engine.notes.problems("kernel", a.engine.filter.refused())
+	a.engine.notes.problems("kernel", a.engine.refused())
 	s := Status{
 		Node: a.node.Name, Version: a.Version, PID: os.Getpid(), Since: a.started,
-		Why: a.unready(), Kernel: a.fib.State(), Filter: a.engine.filter.table.State(), Notes: a.engine.notes.all(), BGP: a.speaker != nil,
+		Why: a.unready(), Kernel: a.engine.network.fib.State(), Filter: a.engine.filter.table.State(), Notes: a.engine.notes.all(), BGP: a.speaker != nil,
 	}
 	s.Ready = s.Why == ""
 	if a.speaker == nil {

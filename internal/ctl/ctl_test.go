@@ -63,7 +63,7 @@ func TestBadEnvironment(t *testing.T) {
 	t.Parallel()
 	for _, env := range []string{
 		"NODENAME=a_b", "IP=nonsense", "AS=0", "CALICO_IPV4POOL_IPIP=Sometimes", "CALICO_ROUTER_ID=fd00::1",
-		"CALICO_NETWORKING_BACKEND=gobgp", "CALICO_NETWORKING_BACKEND=vxlan", "DATASTORE_TYPE=zookeeper",
+		"CALICO_NETWORKING_BACKEND=gobgp", "DATASTORE_TYPE=zookeeper",
 		"FELIX_REMOVEEXTERNALROUTES=perhaps", "WAIT_FOR_DATASTORE=forever", "ETCD_ENDPOINTS=gopher://x",
 	} {
 		name, value, _ := strings.Cut(env, "=")

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"syscall"
 	"text/tabwriter"
 	"time"
@@ -54,7 +55,7 @@ It is set by the environment, with the variables that calico/node has:
   WAIT_FOR_DATASTORE         true: wait until it answers, rather than fail
   CALICO_IPV4POOL_*          the pool that is created when there is none
   CALICO_ROUTER_ID           BGP identifier: an IPv4 address, or hash
-  CALICO_NETWORKING_BACKEND  bird (default), or none: no BGP
+  CALICO_NETWORKING_BACKEND  bird (default), vxlan: no BGP, or none: policy only
   FELIX_*                    fields of FelixConfiguration
 and of its own:
   WEFT_AGENT_SOCKET          where the CNI executable asks (` + rpc.DefaultSocket + `)
@@ -141,18 +142,19 @@ func agentConfig(p Process, log *slog.Logger) (agent.Config, error) {
 	if err != nil {
 		return agent.Config{}, err
 	}
-	noBGP, err := backend(p.Getenv("CALICO_NETWORKING_BACKEND"))
+	networking, err := backend(p.Getenv("CALICO_NETWORKING_BACKEND"))
 	if err != nil {
 		return agent.Config{}, err
 	}
 	return agent.Config{
-		Settings: settings, Felix: []model.FelixConfig{env, file}, Peering: peer, NoBGP: noBGP,
+		Settings: settings, Felix: []model.FelixConfig{env, file}, Peering: peer, Backend: networking,
 		Version:      p.Version,
 		CNISocket:    or(p.Getenv("WEFT_AGENT_SOCKET"), rpc.DefaultSocket),
 		StatusSocket: or(p.Getenv("WEFT_STATUS_SOCKET"), defaultStatusSocket),
 		QueueDir:     or(p.Getenv("WEFT_CNI_QUEUE"), rpc.DefaultQueue),
 		SecretsDir:   p.Getenv("WEFT_SECRETS_DIR"),
 		NodeNameFile: or(p.Getenv("CALICO_NODENAME_FILE"), defaultNodeNameFile),
+		MTUFile:      filepath.Join(filepath.Dir(or(p.Getenv("CALICO_NODENAME_FILE"), defaultNodeNameFile)), "mtu"),
 		Log:          log,
 	}, nil
 }
@@ -171,17 +173,15 @@ func peeringOptions(routerID string) (peering.Options, error) {
 	return peering.Options{RouterID: id}, nil
 }
 
-// backend reports whether the node is to run without BGP.
-func backend(name string) (noBGP bool, err error) {
-	switch name {
-	case "", "bird":
-		return false, nil
-	case "none":
-		return true, nil
-	case "vxlan":
-		return false, fmt.Errorf("CALICO_NETWORKING_BACKEND=%q: this version has no VXLAN: must be bird or none", name)
+// backend reads CALICO_NETWORKING_BACKEND.
+func backend(name string) (agent.Backend, error) {
+	switch b := agent.Backend(name); b {
+	case "":
+		return agent.BackendBIRD, nil
+	case agent.BackendBIRD, agent.BackendVXLAN, agent.BackendNone:
+		return b, nil
 	}
-	return false, fmt.Errorf("CALICO_NETWORKING_BACKEND=%q: must be bird, vxlan or none", name)
+	return "", fmt.Errorf("CALICO_NETWORKING_BACKEND=%q: must be bird, vxlan or none", name)
 }
 
 func or(value, otherwise string) string {

@@ -1,0 +1,118 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+
+	"github.com/weft-net/weft/internal/bgp"
+	"github.com/weft-net/weft/internal/kernel/device"
+	"github.com/weft-net/weft/internal/kernel/fib"
+	"github.com/weft-net/weft/internal/model"
+	"github.com/weft-net/weft/internal/plan"
+	"github.com/weft-net/weft/internal/route"
+	"github.com/weft-net/weft/internal/wireguard"
+)
+
+// network is how packets travel between nodes: what route and wireguard decide, and the
+// doors that make it so.
+//
+// Its methods are for the engine's goroutine, but for run's.
+type network struct {
+	graph   *route.Graph
+	crypt   *wireguard.Graph
+	fib     *fib.FIB
+	devices *device.Devices
+	carrier *carrier
+}
+
+// newNetwork opens the doors in the network namespace of the calling thread. With
+// datastoreOnly the routes to all blocks come from the datastore, none from BGP.
+func newNetwork(node model.Node, felix []model.FelixConfig, datastoreOnly bool, log *slog.Logger) (*network, error) {
+	settings := route.SettingsFor(node, nil, felix...)
+	n := &network{
+		graph:   route.NewGraph(route.Options{Node: node.Name, NoBGP: datastoreOnly, Env: felix}),
+		crypt:   wireguard.NewGraph(wireguard.Options{Node: node.Name, Env: felix}),
+		carrier: newCarrier(log.With("part", "ipip")),
+	}
+	var err error
+	if n.fib, err = fib.New(fib.Options{
+		Prefixes:             settings.InterfacePrefixes,
+		DeviceProtocol:       settings.Form.Proto,
+		RemoveExternalRoutes: settings.RemoveExternal,
+		Resync:               resync(settings),
+		Log:                  log.With("part", "fib"),
+	}); err != nil {
+		return nil, err
+	}
+	n.devices, err = device.New(device.Options{UserIPIP: n.carrier.open, Log: log.With("part", "device")})
+	if err != nil {
+		return nil, fmt.Errorf("agent: tunnels: %w", err)
+	}
+	return n, nil
+}
+
+// run starts what keeps the doors working.
+func (n *network) run(start func(func(context.Context) error)) {
+	start(n.fib.Run)
+	start(n.devices.Run)
+	start(n.carrier.run)
+}
+
+// step takes in one batch from the datastore.
+func (n *network) step(b model.Batch) {
+	n.apply(n.graph.Step(b))
+	n.apply(n.crypt.Step(b))
+}
+
+// learn takes in what BGP told.
+func (n *network) learn(b bgp.LearnedBatch) { n.apply(n.graph.Learn(b)) }
+
+// fix takes in the routes to BGP peers that the user wrote.
+func (n *network) fix(routes map[netip.Prefix]plan.Hops) { n.apply(n.graph.Fix(routes)) }
+
+// apply tells the doors. Each works by itself: a route waits for its device.
+func (n *network) apply(d plan.Delta) {
+	if d.Empty() {
+		return
+	}
+	n.devices.Apply(d)
+	n.carrier.apply(d)
+	n.fib.Apply(d)
+}
+
+// measured takes in the MTU of the underlay, bytes.
+func (n *network) measured(mtu int) {
+	n.apply(n.graph.SetUnderlay(route.Underlay{MTU: mtu}))
+	n.apply(n.crypt.SetUnderlay(mtu))
+}
+
+// synced lets the doors remove what an earlier run left; before BGP has told its routes,
+// only what is not of them.
+func (n *network) synced(learned bool) {
+	n.devices.Synced()
+	if learned {
+		n.fib.Synced()
+	} else {
+		n.fib.SyncedLocal()
+	}
+}
+
+// refused is what the kernel did not do as it was asked.
+func (n *network) refused() []model.Problem {
+	var out []model.Problem
+	for _, p := range n.devices.Problems() {
+		out = append(out, model.Problem{Text: fmt.Sprintf("device %s: %s", p.Object, p.Text)})
+	}
+	return out
+}
+
+// notices is what works otherwise than one might expect.
+func (n *network) notices() []model.Problem {
+	var out []model.Problem
+	for _, p := range n.devices.Notices() {
+		out = append(out, model.Problem{Text: fmt.Sprintf("device %s: %s", p.Object, p.Text)})
+	}
+	return out
+}
