@@ -88,10 +88,13 @@ func (g *Graph) stuck() []model.Problem {
 	}
 	nodes := map[pool]map[string]netip.Addr{}
 	look := func(p netip.Prefix) {
-		m, ok := g.member(g.home(p))
 		in := g.pools.of(p)
+		if in.tunnel != plain {
+			return
+		}
+		m, ok := g.member(g.home(p))
 		to := m.addr[family(p.Addr().Is6())]
-		if !ok || in.tunnel != plain || !to.IsValid() || !g.site.addr[family(to.Is6())].IsValid() || g.site.near(to) {
+		if !ok || !to.IsValid() || !g.site.addr[family(to.Is6())].IsValid() || g.site.near(to) {
 			return
 		}
 		if nodes[in] == nil {

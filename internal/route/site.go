@@ -220,6 +220,10 @@ func (s *site) problems(self string, list []model.Pool, t Tunnel) []model.Proble
 				"no encapsulated route to its addresses on other nodes; other pools keep working; raise the MTU of the underlay",
 				p.VXLAN, e.tunnel.device(), s.explain.underlay, e.tunnel.overhead(), minMTU6)
 		}
+		if v6 := family(e.tunnel.v6()); e.tunnel != plain && !s.addr[v6].IsValid() && s.addr[1-v6].IsValid() {
+			why = fmt.Sprintf("%s: node %s has no IPv%d address: no encapsulated route to the pool's addresses on other nodes; give the node an address, or keep the pool's pods off it",
+				e.tunnel.device(), self, [2]int{4, 6}[v6])
+		}
 		if why != "" {
 			out = append(out, model.Problem{Key: p.Key(), Text: why})
 		}

@@ -2,6 +2,7 @@ package route
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -256,6 +257,11 @@ func TestTunnelProblems(t *testing.T) {
 			"Node/a: MTU of pods: the underlay's MTU of 1200 leaves 1200, IPv6 needs at least 1280 (RFC 8200): " +
 				"IPv6 of this node's pods does not work; IPv4 pools keep working; raise the MTU of the underlay",
 		},
+		"no IPv6 address": {
+			"pool p 10.0.0.0/16 ipip=Always, pool q fd00::/48 vxlan=Always, node a 10.1.0.1/24",
+			"IPPool/q: vxlan-v6.calico: node a has no IPv6 address: no encapsulated route to the pool's addresses on other nodes; give the node an address, or keep the pool's pods off it",
+		},
+		"no address yet":      {"pool p 10.0.0.0/16 ipip=Always, pool q fd00::/48 vxlan=Always, node a", ""},
 		"enough without IPv6": {"pool p 10.0.0.0/16 ipip=Always; mtu 1000", ""},
 		"shared VTEP":         {"pool p 10.0.0.0/16 vxlan=Always, node c 10.2.0.3/24 vxlan=10.0.1.2", "Node/c: VXLAN tunnel address 10.0.1.2: node b has it, too: its packets go there; a tunnel address belongs to one node"},
 		"shared no more":      {"pool p 10.0.0.0/16 vxlan=Always, node c 10.2.0.3/24 vxlan=10.0.1.2; -node b", ""},
@@ -316,12 +322,15 @@ func TestPodMTU(t *testing.T) {
 	}
 }
 
-func TestLookup(t *testing.T) {
+func TestPath(t *testing.T) {
 	w := newTwin()
 	for _, e := range events(t, fabric+"pool p 10.0.0.0/16 vxlan=CrossSubnet, pool q 10.5.0.0/16 ipip=Always, pool r fd00::/48 vxlan=Always, "+
-		"block 10.5.0.0/26 c, block 10.0.0.0/26 a 10.0.0.9@c, ep web a cali1 10.0.0.5; learn 0.0.0.0/0 10.1.0.254") {
+		"block 10.5.0.0/26 c, block 10.6.0.0/26 c, block 10.0.0.0/26 a 10.0.0.9@c, ep web a cali1 10.0.0.5") {
 		w.step(t, e)
 	}
+	self := w.world[model.Node{Name: "a"}.Key()].(model.Node)
+	self.MTU = 1500
+	w.world[self.Key()] = self
 	for addr, want := range map[string]string{
 		"10.0.0.5":  "10.0.0.5/32 dev cali1 proto 3",
 		"10.0.0.6":  "blackhole 10.0.0.0/26 proto 12",
@@ -329,13 +338,12 @@ func TestLookup(t *testing.T) {
 		"10.0.1.7":  "10.0.1.0/26 via 10.1.0.2 proto 12",
 		"10.0.2.7":  "10.0.2.0/26 via 10.0.2.2 dev vxlan.calico proto 12 onlink; vxlan.calico to 10.2.0.3 from 10.1.0.1 mtu 1450",
 		"10.5.0.7":  "10.5.0.0/26 via 10.2.0.3 dev tunl0 proto 12 onlink; tunl0 to 10.2.0.3 from 10.1.0.1 mtu 1480",
+		"10.6.0.7":  "10.6.0.0/26 via 10.2.0.3 proto 12",
 		"fd00::2:7": "fd00::2:0/122 via fd00::2:2 dev vxlan-v6.calico proto 12 onlink; vxlan-v6.calico to fd02::3 from fd01::1 mtu 1430",
-		"1.1.1.1":   "0.0.0.0/0 via 10.1.0.254 proto 12",
-		"fd07::1":   "nowhere",
+		"1.1.1.1":   "nowhere",
 	} {
 		got := "nowhere"
-		self := nodeValue(strings.Fields("a 10.1.0.1/24 fd01::1/64")).(model.Node)
-		if p, ok := PathTo(w.got, self, addrs(addr)[0]); ok {
+		if p, ok := PathFrom(Options{Node: "a"}, w.world, addrs(addr)[0]); ok {
 			if got = p.Route.String(); p.Device != (plan.Device{}) {
 				got += fmt.Sprintf("; %s to %v from %v mtu %d", p.Device.Name, p.To, p.From, p.Device.MTU)
 			}
@@ -343,6 +351,24 @@ func TestLookup(t *testing.T) {
 		if got != want {
 			t.Errorf("%s:\n got %s\nwant %s", addr, got, want)
 		}
+	}
+}
+
+func TestLookup(t *testing.T) {
+	route := func(dst string, table, metric uint32) plan.Route {
+		return plan.Route{RouteKey: plan.RouteKey{Dst: netip.MustParsePrefix(dst), Table: table, Priority: metric}}
+	}
+	n := plan.Node{}.Apply(plan.Delta{PutRoutes: []plan.Route{
+		route("0.0.0.0/0", plan.TableMain, 0), route("10.0.0.0/8", plan.TableMain, 9), route("10.0.0.0/8", plan.TableMain, 7),
+		route("10.1.0.0/16", 7, 0), route("::/0", plan.TableMain, 3),
+	}})
+	for addr, want := range map[string]string{"10.1.0.1": "10.0.0.0/8 proto 0 metric 7", "11.0.0.1": "0.0.0.0/0 proto 0", "fd00::1": "::/0 proto 0 metric 3"} {
+		if r, ok := Lookup(n, netip.MustParseAddr(addr)); !ok || r.String() != want {
+			t.Errorf("%s: %v, %t; want %s", addr, r, ok, want)
+		}
+	}
+	if r, ok := Lookup(plan.Node{}, netip.MustParseAddr("fd00::1")); ok {
+		t.Errorf("an empty node has %v", r)
 	}
 }
 
