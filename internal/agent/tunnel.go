@@ -58,11 +58,12 @@ func newTunnels(node string, st store.Store, alloc *allocator.Allocator, locked 
 	return &tunnels{node: node, store: st, alloc: alloc, locked: locked, report: report, log: log, kick: make(chan struct{}, 1)}
 }
 
-// need says that the node takes part in other tunnels than with the last batch.
+// need says that the node takes part in other tunnels than with the last batch, for a
+// reason that is not in the datastore.
 func (t *tunnels) need(want route.Tunnels) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.want != want {
+	if t.synced && t.want != want {
 		t.want = want
 		t.look()
 	}
@@ -80,12 +81,15 @@ func (t *tunnels) setMTU(mtu int) {
 
 // step looks for what concerns the record in a batch that the allocator has had already;
 // want are the tunnels that the node takes part in with it. Nothing is written before
-// the datastore is known.
+// the datastore is known, and nothing new is decided while a snapshot is under way.
 func (t *tunnels) step(b model.Batch, want route.Tunnels) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.synced = b.Synced || t.synced && !b.Reset
 	look := b.Synced || concernsPools(b) || t.want != want
-	t.want = want
+	if t.synced {
+		t.want = want
+	}
 	self := model.Node{Name: t.node}.Key()
 	for _, v := range b.Puts {
 		switch v := v.(type) {
@@ -106,7 +110,6 @@ func (t *tunnels) step(b model.Batch, want route.Tunnels) {
 	for _, in := range b.Invalids {
 		look = look || in.Key == self
 	}
-	t.synced = t.synced || b.Synced
 	if look {
 		t.look()
 	}

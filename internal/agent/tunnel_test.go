@@ -557,6 +557,20 @@ func TestTunnelsRun(t *testing.T) {
 		if got := w.check(); !strings.HasPrefix(got, first+" vxlan=10.2.") || len(w.noted) != 0 {
 			t.Errorf("after an outage: %s, noted %v", got, w.noted)
 		}
+		w.t.need(needs("ipip"))
+		synctest.Wait()
+		if got := w.check(); got != first {
+			t.Errorf("without VXLAN: %s", got)
+		}
+		look("ipip vxlan")
+		// A snapshot begins: until it is complete nothing counts that it lacks.
+		w.t.step(model.Batch{Reset: true}, route.Tunnels{})
+		w.t.step(model.Batch{Puts: []model.Value{model.Cluster{}}}, route.Tunnels{})
+		synctest.Wait()
+		if got := w.check(); len(strings.Fields(got)) != 2 {
+			t.Errorf("during a snapshot: %s", got)
+		}
+		look("ipip vxlan")
 		// An address that somebody releases behind our back is taken again.
 		if _, err := w.alloc.Release(t.Context(), allocator.IPIP.Holder("node-a").Handle); err != nil {
 			t.Fatal(err)
