@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -27,6 +28,24 @@ func TestQuickstart(t *testing.T) {
 	}
 }
 
+// TestExamples reads what we give to users.
+func TestExamples(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("../../../examples/*.yaml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no examples: %v", err)
+	}
+	for _, file := range files {
+		body, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if topo, err := topology.Parse(filepath.Base(file), body); err != nil || len(topo.Expect) == 0 {
+			t.Errorf("%v, or it expects nothing", err)
+		}
+	}
+}
+
 // TestDocumented reads the topology that docs/lab.md explains the fields by.
 func TestDocumented(t *testing.T) {
 	t.Parallel()
@@ -43,7 +62,7 @@ func TestDocumented(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(topo.Expect) != 6 || len(topo.Routers) != 1 || len(topo.Secrets) != 1 {
+	if len(topo.Expect) != 9 || len(topo.Routers) != 1 || len(topo.Secrets) != 1 {
 		t.Errorf("it lacks expectations, routers or secrets: %+v", topo)
 	}
 }
