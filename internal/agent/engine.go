@@ -73,6 +73,10 @@ func (e *engine) run(ctx context.Context, batches <-chan model.Batch, learned <-
 			e.step(b)
 		case b := <-learned:
 			e.learn(b)
+		case k := <-e.network.keys:
+			e.network.keyed(k)
+			e.filter.table.Apply(e.network.crypt.Filter())
+			e.tellKeys()
 		case mtu := <-mtus:
 			e.network.measured(mtu)
 			e.tunnels.setMTU(mtu)
@@ -119,6 +123,7 @@ func (e *engine) step(b model.Batch) {
 		e.onSettings(s)
 	}
 	e.tellPodMTU()
+	e.tellKeys()
 	e.notes.problems("route", e.network.graph.Problems())
 	e.notes.problems("wireguard", e.network.crypt.Problems())
 	e.notes.problems("policy", e.filter.graph.Problems())
@@ -176,6 +181,13 @@ func (e *engine) refused() []model.Problem {
 func (e *engine) tellPodMTU() {
 	if mtu := e.network.graph.PodMTU(); mtu != 0 && e.storeSynced {
 		e.onPodMTU(mtu)
+	}
+}
+
+// tellKeys passes on which public keys the node's record must have.
+func (e *engine) tellKeys() {
+	for _, v6 := range []bool{false, true} {
+		e.tunnels.setKey(v6, publishedKey(e.network.crypt.Key(v6)))
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"github.com/weft-net/weft/internal/bgp"
 	"github.com/weft-net/weft/internal/kernel/device"
 	"github.com/weft-net/weft/internal/kernel/fib"
+	"github.com/weft-net/weft/internal/kernel/wg"
 	"github.com/weft-net/weft/internal/model"
 	"github.com/weft-net/weft/internal/plan"
 	"github.com/weft-net/weft/internal/route"
@@ -24,7 +25,16 @@ type network struct {
 	crypt   *wireguard.Graph
 	fib     *fib.FIB
 	devices *device.Devices
+	wg      *wg.WG
 	carrier *carrier
+	keys    chan deviceKey // what wg found
+	ended   chan struct{}  // closed when run's context ends
+}
+
+// deviceKey is the public key of a WireGuard device; the zero key: it is gone.
+type deviceKey struct {
+	link string
+	key  plan.PublicKey
 }
 
 // newNetwork opens the doors in the network namespace of the calling thread. With
@@ -35,6 +45,8 @@ func newNetwork(node model.Node, felix []model.FelixConfig, datastoreOnly bool, 
 		graph:   route.NewGraph(route.Options{Node: node.Name, NoBGP: datastoreOnly, Env: felix}),
 		crypt:   wireguard.NewGraph(wireguard.Options{Node: node.Name, Env: felix}),
 		carrier: newCarrier(log.With("part", "ipip")),
+		keys:    make(chan deviceKey),
+		ended:   make(chan struct{}),
 	}
 	var err error
 	if n.fib, err = fib.New(fib.Options{
@@ -50,6 +62,9 @@ func newNetwork(node model.Node, felix []model.FelixConfig, datastoreOnly bool, 
 	if err != nil {
 		return nil, fmt.Errorf("agent: tunnels: %w", err)
 	}
+	if n.wg, err = wg.New(wg.Options{Keys: n.tellKey, Log: log.With("part", "wireguard")}); err != nil {
+		return nil, fmt.Errorf("agent: encryption: %w", err)
+	}
 	return n, nil
 }
 
@@ -57,8 +72,25 @@ func newNetwork(node model.Node, felix []model.FelixConfig, datastoreOnly bool, 
 func (n *network) run(start func(func(context.Context) error)) {
 	start(n.fib.Run)
 	start(n.devices.Run)
+	start(n.wg.Run)
 	start(n.carrier.run)
+	start(func(ctx context.Context) error {
+		<-ctx.Done()
+		close(n.ended)
+		return context.Cause(ctx)
+	})
 }
+
+// tellKey passes on what wg found.
+func (n *network) tellKey(link string, key plan.PublicKey) {
+	select {
+	case n.keys <- deviceKey{link, key}:
+	case <-n.ended:
+	}
+}
+
+// keyed takes in the public key of a device.
+func (n *network) keyed(k deviceKey) { n.apply(n.crypt.SetKey(k.link, k.key)) }
 
 // step takes in one batch from the datastore.
 func (n *network) step(b model.Batch) {
@@ -78,6 +110,7 @@ func (n *network) apply(d plan.Delta) {
 		return
 	}
 	n.devices.Apply(d)
+	n.wg.Apply(d)
 	n.carrier.apply(d)
 	n.fib.Apply(d)
 }
@@ -92,6 +125,7 @@ func (n *network) measured(mtu int) {
 // only what is not of them.
 func (n *network) synced(learned bool) {
 	n.devices.Synced()
+	n.wg.Synced()
 	if learned {
 		n.fib.Synced()
 	} else {
@@ -103,6 +137,9 @@ func (n *network) synced(learned bool) {
 func (n *network) refused() []model.Problem {
 	var out []model.Problem
 	for _, p := range n.devices.Problems() {
+		out = append(out, model.Problem{Text: fmt.Sprintf("device %s: %s", p.Object, p.Text)})
+	}
+	for _, p := range n.wg.Problems() {
 		out = append(out, model.Problem{Text: fmt.Sprintf("device %s: %s", p.Object, p.Text)})
 	}
 	return out

@@ -17,11 +17,11 @@ func TestNotes(t *testing.T) {
 	var log bytes.Buffer
 	n := newNotes(slog.New(slog.NewTextHandler(&log, nil)))
 	bad := model.Invalid{Key: model.Key{Kind: model.KindIPPool, Name: "bad"}, Err: errors.New("spec.cidr: nonsense")}
-	pool := model.Pool{Name: "p", NATOutgoing: true, IPIP: model.EncapAlways, VXLAN: model.EncapNever}
-	snapshot := model.Batch{Reset: true, Synced: true, Invalids: []model.Invalid{bad}, Puts: []model.Value{pool}}
+	felix := model.FelixConfig{Name: "default", Unbuilt: []string{"bpfEnabled", "flowLogs"}}
+	snapshot := model.Batch{Reset: true, Synced: true, Invalids: []model.Invalid{bad}, Puts: []model.Value{felix}}
 	n.step(snapshot)
 	n.step(snapshot)
-	want := "IPPool/bad: invalid: spec.cidr: nonsense\nIPPool/p: [ipipMode natOutgoing]: stored, without effect in this version"
+	want := "FelixConfiguration/default: [bpfEnabled flowLogs]: stored, without effect in this version\nIPPool/bad: invalid: spec.cidr: nonsense"
 	if got := strings.Join(n.all(), "\n"); got != want {
 		t.Errorf("got:\n%s\nwant:\n%s", got, want)
 	}
@@ -32,7 +32,7 @@ func TestNotes(t *testing.T) {
 	n.problems("peering", []model.Problem{p})
 	n.problems("route", nil)
 	n.step(model.Batch{Reset: true, Synced: true})
-	n.step(model.Batch{Deletes: []model.Key{pool.Key()}})
+	n.step(model.Batch{Deletes: []model.Key{felix.Key()}})
 	if got := strings.Join(n.all(), "\n"); got != "BGPPeer/tor: no password" {
 		t.Errorf("after the objects are gone: %q", got)
 	}

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -15,6 +16,7 @@ import (
 	"github.com/weft-net/weft/internal/allocator"
 	"github.com/weft-net/weft/internal/ipam"
 	"github.com/weft-net/weft/internal/model"
+	"github.com/weft-net/weft/internal/plan"
 	"github.com/weft-net/weft/internal/route"
 	"github.com/weft-net/weft/internal/store"
 )
@@ -29,8 +31,8 @@ const (
 const tunnelTimeout = 20 * time.Second
 
 // tunnels keeps what this node's record says of its tunnels: an address for each that is
-// needed and none for the others, the hardware addresses of the VXLAN devices, and the
-// MTU of the underlay. An address is given out, changed or taken back in the transaction
+// needed and none for the others, the hardware addresses of the VXLAN devices, the public
+// keys of the WireGuard devices, and the MTU of the underlay. An address is given out, changed or taken back in the transaction
 // that writes the record, so the two agree whenever the agent ends. What the record says
 // besides is its other writers' (start-up, users): a record that changed meanwhile is read
 // again.
@@ -48,10 +50,11 @@ type tunnels struct {
 	mu     sync.Mutex
 	synced bool
 	want   route.Tunnels
-	mtu    int          // of the underlay, bytes; 0: not known, the record stays
-	seen   model.Node   // the record as it came last
-	mine   []netip.Addr // addresses that the record names, as a pass left it
-	hungry bool         // some tunnel got no address for want of one
+	mtu    int            // of the underlay, bytes; 0: not known, the record stays
+	keys   [2]keyOfRecord // of WireGuard, IPv4 and IPv6
+	seen   model.Node     // the record as it came last
+	mine   []netip.Addr   // addresses that the record names, as a pass left it
+	hungry bool           // some tunnel got no address for want of one
 }
 
 func newTunnels(node string, st store.Store, alloc *allocator.Allocator, locked func() bool, report func([]model.Problem), log *slog.Logger) *tunnels {
@@ -65,6 +68,38 @@ func (t *tunnels) need(want route.Tunnels) {
 	defer t.mu.Unlock()
 	if t.synced && t.want != want {
 		t.want = want
+		t.look()
+	}
+}
+
+// keyOfRecord is the public key of a WireGuard device as the record must have it, in
+// base64; empty: none. The zero value: it is not known, and the record stays.
+type keyOfRecord struct {
+	known bool
+	text  string
+}
+
+// publishedKey is the key that the record must have, if one is wanted and known.
+func publishedKey(key plan.PublicKey, wanted bool) keyOfRecord {
+	switch {
+	case !wanted:
+		return keyOfRecord{known: true}
+	case key == plan.PublicKey{}:
+		return keyOfRecord{}
+	}
+	return keyOfRecord{true, base64.StdEncoding.EncodeToString(key[:])}
+}
+
+// setKey says which key the record must have.
+func (t *tunnels) setKey(v6 bool, key keyOfRecord) {
+	i := 0
+	if v6 {
+		i = 1
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.keys[i] != key {
+		t.keys[i] = key
 		t.look()
 	}
 }
@@ -142,6 +177,7 @@ func sameTunnels(a, b model.Node) bool {
 	return a.IPIPTunnel == b.IPIPTunnel && a.VXLANTunnel == b.VXLANTunnel && a.VXLANTunnelV6 == b.VXLANTunnelV6 &&
 		a.WireGuardAddr == b.WireGuardAddr && a.WireGuardAddrV6 == b.WireGuardAddrV6 &&
 		a.VXLANMAC == b.VXLANMAC && a.VXLANMACV6 == b.VXLANMACV6 && a.MTU == b.MTU &&
+		a.WireGuardKey == b.WireGuardKey && a.WireGuardKeyV6 == b.WireGuardKeyV6 &&
 		fmt.Sprint(a.Labels) == fmt.Sprint(b.Labels) // selectors of pools
 }
 
@@ -195,14 +231,14 @@ func (t *tunnels) pass(ctx context.Context) ([]model.Problem, error) {
 		return nil, nil
 	}
 	t.mu.Lock()
-	want, mtu := t.want, t.mtu
+	want, mtu, keys := t.want, t.mtu, t.keys
 	t.mu.Unlock()
 	p := recordPass{tunnels: t, pools: t.alloc.Pools(), keep: t.alloc.BadPools()}
 	var errs []error
 	for _, tunnel := range allocator.Tunnels() {
 		errs = append(errs, p.settle(ctx, tunnel, wants(want, tunnel)))
 	}
-	errs = append(errs, p.describe(ctx, want, mtu))
+	errs = append(errs, p.describe(ctx, want, mtu, keys))
 	t.mu.Lock()
 	t.mine, t.hungry = p.mine, p.hungry
 	t.mu.Unlock()
@@ -430,10 +466,11 @@ func withAddr(old store.Object, t allocator.Tunnel, addr string) []store.Op {
 	return []store.Op{{Verb: store.Update, Object: old.With(&n)}}
 }
 
-// describe makes the record say the hardware addresses of the VXLAN devices and the MTU.
+// describe makes the record say the hardware addresses of the VXLAN devices, the public
+// keys of the WireGuard devices, and the MTU.
 // A hardware address that is there stays, since others may know it; ours goes with the
 // device.
-func (p *recordPass) describe(ctx context.Context, want route.Tunnels, mtu int) error {
+func (p *recordPass) describe(ctx context.Context, want route.Tunnels, mtu int, keys [2]keyOfRecord) error {
 	for {
 		old, node, err := p.record(ctx)
 		if node == nil {
@@ -443,6 +480,11 @@ func (p *recordPass) describe(ctx context.Context, want route.Tunnels, mtu int) 
 		n.ObjectMeta = *node.ObjectMeta.DeepCopy()
 		p.mac(&n.Spec.VXLANTunnelMACAddr, want.VXLAN, false)
 		p.mac(&n.Spec.VXLANTunnelMACAddrV6, want.VXLAN6, true)
+		for i, field := range []*string{&n.Status.WireguardPublicKey, &n.Status.WireguardPublicKeyV6} {
+			if keys[i].known {
+				*field = keys[i].text
+			}
+		}
 		if text := strconv.Itoa(mtu); mtu > 0 && n.Annotations[model.MTUAnnotation] != text {
 			if n.Annotations == nil {
 				n.Annotations = map[string]string{}
@@ -450,6 +492,7 @@ func (p *recordPass) describe(ctx context.Context, want route.Tunnels, mtu int) 
 			n.Annotations[model.MTUAnnotation] = text
 		}
 		if n.Spec.VXLANTunnelMACAddr == node.Spec.VXLANTunnelMACAddr && n.Spec.VXLANTunnelMACAddrV6 == node.Spec.VXLANTunnelMACAddrV6 &&
+			n.Status.WireguardPublicKey == node.Status.WireguardPublicKey && n.Status.WireguardPublicKeyV6 == node.Status.WireguardPublicKeyV6 &&
 			n.Annotations[model.MTUAnnotation] == node.Annotations[model.MTUAnnotation] {
 			return nil
 		}

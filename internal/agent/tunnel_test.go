@@ -22,6 +22,7 @@ import (
 	"github.com/weft-net/weft/internal/ipam"
 	"github.com/weft-net/weft/internal/model"
 	"github.com/weft-net/weft/internal/route"
+	"github.com/weft-net/weft/internal/startup"
 	"github.com/weft-net/weft/internal/store"
 	"github.com/weft-net/weft/internal/store/mem"
 )
@@ -513,6 +514,43 @@ func TestTunnelsWithRivals(t *testing.T) {
 	}
 	if got := w.check(); len(strings.Fields(got)) != 3 || writes != 7 || w.node().Annotations["writes"] != "7" || w.node().Annotations[model.MTUAnnotation] != "1400" {
 		t.Errorf("got %s after %d writes of others, %v", got, writes, w.node().Annotations)
+	}
+}
+
+// TestTunnelsAndStartup: a start of the node, and the detection of a new address, leave what
+// the record says of tunnels, and the other way round.
+func TestTunnelsAndStartup(t *testing.T) {
+	t.Parallel()
+	w := newTunnelWorld(t, poolIPIP, poolVXLAN, poolSix)
+	w.t.setMTU(1450)
+	if _, err := w.settle("ipip vxlan vxlan6 wg wg6"); err != nil {
+		t.Fatal(err)
+	}
+	before, mac := w.check(), w.node().Spec.VXLANTunnelMACAddr
+	settings, err := startup.SettingsFrom("node-a", func(name string) string { return map[string]string{"IP": "autodetect"}[name] })
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, addr := range []string{"192.168.0.7/24", "192.168.7.7/24"} {
+		host := startup.Host{Links: func() ([]startup.Link, error) {
+			return []startup.Link{{Name: "eth0", Up: true, MTU: 1500, Addrs: []netip.Prefix{netip.MustParsePrefix(addr)}}}, nil
+		}}
+		if i == 0 {
+			_, err = startup.Prepare(t.Context(), w.store, settings, host, slog.New(slog.DiscardHandler))
+		} else {
+			err = startup.Refresh(t.Context(), w.store, settings, host, slog.New(slog.DiscardHandler))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		revision := w.node().ResourceVersion
+		if _, err := w.settle("ipip vxlan vxlan6 wg wg6"); err != nil {
+			t.Fatal(err)
+		}
+		n := w.node()
+		if n.Spec.BGP.IPv4Address != addr || w.check() != before || n.Spec.VXLANTunnelMACAddr != mac || n.Annotations[model.MTUAnnotation] != "1450" || n.ResourceVersion != revision {
+			t.Errorf("got %+v %v, revision %s after %s", n.Spec, n.Annotations, n.ResourceVersion, revision)
+		}
 	}
 }
 

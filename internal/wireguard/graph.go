@@ -160,6 +160,16 @@ func (g *Graph) SetKey(link string, key plan.PublicKey) plan.Delta {
 // Enabled reports whether packets of that family are to be encrypted on this node.
 func (g *Graph) Enabled(v6 bool) bool { return g.sides[family(v6)].on }
 
+// Key is the public key that the node's record must have for that family: wanted says
+// whether it must have one, and a zero key that it is not known yet.
+func (g *Graph) Key(v6 bool) (key plan.PublicKey, wanted bool) {
+	s := g.sides[family(v6)]
+	if !s.usable() {
+		return plan.PublicKey{}, false
+	}
+	return g.keys[s.link], true
+}
+
 // relevant is what is kept of v; nil: nothing.
 func (g *Graph) relevant(v model.Value) model.Value {
 	switch v := v.(type) {
