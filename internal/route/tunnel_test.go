@@ -152,6 +152,10 @@ func TestNoBGP(t *testing.T) {
 			"IPPool/p: no route to its addresses on node c (10.2.0.3): in another subnet than this node, there is no BGP, and the pool has no encapsulation; set its vxlanMode to CrossSubnet or Always|" +
 				"IPPool/q: no route to its addresses on node c (fd02::3): in another subnet than this node, there is no BGP, and the pool has no encapsulation; set its vxlanMode to CrossSubnet or Always",
 		},
+		"several nodes": {
+			"pool p 10.0.0.0/16, -block fd00::2:0/122, node d 10.4.0.4/24, block 10.0.3.0/26 d, node e 10.4.0.5/24, block 10.0.0.0/26 a 10.0.0.9@e", nearB + near6B,
+			"IPPool/p: no route to its addresses on node c (10.2.0.3) and 2 more: in another subnet than this node, there is no BGP, and the pool has no encapsulation; set its vxlanMode to CrossSubnet or Always",
+		},
 		"one subnet": {"pool p 10.0.0.0/16, pool q fd00::/48, node c 10.1.0.3/24 fd01::3/64", nearB + near6B + "10.0.2.0/26 via 10.1.0.3 proto 12; fd00::2:0/122 via fd01::3 proto 12", ""},
 		"VXLAN":      {"pool p 10.0.0.0/16 vxlan=CrossSubnet, pool q fd00::/48 vxlan=Always", vxlanA + vtepB + vtepC + nearB + vxlanC + vxlan6A + vtep6B + vtep6C + vxlan6B + vxlan6C, ""},
 		"no pool": {
@@ -319,6 +323,34 @@ func TestPodMTU(t *testing.T) {
 				t.Errorf("%q, MTU %d; want %q, %d", got, w.graph.PodMTU(), tt.tunnels, tt.want)
 			}
 		})
+	}
+}
+
+func TestTunnelSettings(t *testing.T) {
+	usual := Tunnel{VNI: 4096, VXLANPort: 4789, MTUPattern: model.DefaultMTUPattern}
+	for name, tt := range map[string]struct {
+		configs string
+		want    func(*Tunnel)
+	}{
+		"nothing said":   {"felix default", func(*Tunnel) {}},
+		"the node wins":  {"felix default ipip=true vni=5 port=6, felix node.a ipip=false vni=7", func(t *Tunnel) { t.IPIP, t.VNI, t.VXLANPort = Off, 7, 6 }},
+		"not of another": {"felix node.b ipip=false", func(*Tunnel) {}},
+		"MTUs": {"felix default ipipmtu=1 vxlanmtu=2 vxlanmtu6=3 wgmtu=4, felix node.a ipipmtu=0", func(t *Tunnel) {
+			t.VXLANMTU, t.VXLANMTU6, t.WireGuardMTU = 2, 3, 4
+		}},
+		"switches": {"felix default vxlan=true wg=true wg6=true badsum=true", func(t *Tunnel) {
+			t.VXLAN, t.WireGuard, t.WireGuard6, t.ChecksumBroken = On, true, true, true
+		}},
+	} {
+		want := usual
+		tt.want(&want)
+		w := newTwin()
+		for _, e := range events(t, tt.configs) {
+			w.step(t, e)
+		}
+		if got := w.graph.Settings().Tunnel; got != want {
+			t.Errorf("%s:\n got %+v\nwant %+v", name, got, want)
+		}
 	}
 }
 
