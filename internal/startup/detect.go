@@ -181,7 +181,7 @@ func Detect(ctx context.Context, want AddressSetting, internal []netip.Addr, hos
 		}
 		seen = strings.Join(s, "; ")
 	}
-	return netip.Prefix{}, fmt.Errorf("startup: no %s address for this node by %s=%v: %s", family(want.V6), want.methodName(), want.Method, seen)
+	return netip.Prefix{}, fmt.Errorf("startup: no %s address for this node by %s=%v: %s: choose another method, or set %s=none for a node without one", family(want.V6), want.methodName(), want.Method, seen, want.name())
 }
 
 // Candidates ranks the addresses of the family that want is for.

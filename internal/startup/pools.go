@@ -17,7 +17,8 @@ import (
 // missingPool is a default pool to create.
 type missingPool struct {
 	*v3.IPPool
-	ifSpoken bool // only if the node has an IPv6 address
+	v6       bool
+	ifSpoken bool // only if the node has an address of that family
 }
 
 // missingPools are the default pools of the families that have no pool at all.
@@ -45,7 +46,7 @@ func missingPools(ctx context.Context, st store.Store, s Settings, links []Link)
 			return nil, fmt.Errorf("startup: default pool from %s: %w", poolVariable(p.V6, "*"), err)
 		}
 		// A family that the node does not speak gets a pool only on request.
-		missing = append(missing, missingPool{pool, p.V6 && !p.Explicit})
+		missing = append(missing, missingPool{pool, p.V6, !p.Explicit})
 	}
 	return missing, nil
 }
@@ -53,7 +54,7 @@ func missingPools(ctx context.Context, st store.Store, s Settings, links []Link)
 // createPools creates pools. Another node, starting at the same time, may be first.
 func createPools(ctx context.Context, st store.Store, pools []missingPool, node model.Node, log *slog.Logger) error {
 	for _, pool := range pools {
-		if pool.ifSpoken && !node.IPv6.IsValid() {
+		if pool.ifSpoken && !node.Addr(pool.v6).IsValid() {
 			continue
 		}
 		_, err := st.Commit(ctx, store.Op{Verb: store.Create, Object: store.New(pool.IPPool)})

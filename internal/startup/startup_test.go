@@ -184,6 +184,40 @@ func TestDefaultPools(t *testing.T) {
 	}
 }
 
+// TestIPv6Only: a node without an IPv4 address has a record, and the pools of its family
+// only, unless the other is asked for by name; with the encapsulation that is asked for.
+func TestIPv6Only(t *testing.T) {
+	t.Parallel()
+	const vxlan = "CALICO_IPV6POOL_CIDR=fd77::/48 CALICO_IPV6POOL_VXLAN=CrossSubnet CALICO_IPV4POOL_VXLAN=Always"
+	for name, tt := range map[string]struct{ env, links, want string }{
+		"detected":      {"IP=none IP6=autodetect " + vxlan, "lo ::1/128; eth0 fe80::5/64 fd00::5/64", "default-ipv6-ippool fd77::/48 CrossSubnet"},
+		"IPv4 by name":  {"IP=none IP6=fd00::5 CALICO_IPV4POOL_CIDR=10.5.0.0/16 " + vxlan, "eth0 fd00::5/64", "default-ipv4-ippool 10.5.0.0/16 Always; default-ipv6-ippool fd77::/48 CrossSubnet"},
+		"IPv4 there is": {"IP=none IP6=autodetect " + vxlan, "eth0 10.0.0.5/24 fd00::5/64", "default-ipv6-ippool fd77::/48 CrossSubnet"},
+	} {
+		st := mem.New()
+		n, err := prepare(t, st, "node-a", tt.env, tt.links)
+		if err != nil || n.IPv4.IsValid() || n.IPv6.String() != "fd00::5/64" {
+			t.Errorf("%s: %+v, %v", name, n, err)
+		}
+		objects, err := st.List(t.Context(), model.KindIPPool, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, o := range objects {
+			p := o.Object.(*v3.IPPool)
+			got = append(got, fmt.Sprint(p.Name, " ", p.Spec.CIDR, " ", p.Spec.VXLANMode))
+		}
+		if text := strings.Join(got, "; "); text != tt.want {
+			t.Errorf("%s: pools %s, want %s", name, text, tt.want)
+		}
+	}
+	_, err := prepare(t, mem.New(), "node-a", "IP6=autodetect", "eth0 fd00::5/64")
+	if err == nil || !strings.Contains(err.Error(), "set IP=none") || strings.Contains(err.Error(), "\n") {
+		t.Errorf("IP is not set: %v; want one line that says what to do", err)
+	}
+}
+
 func TestNodesThatStartTogether(t *testing.T) {
 	t.Parallel()
 	st := mem.New()
