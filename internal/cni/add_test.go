@@ -171,6 +171,30 @@ func TestAddTwiceGivesTheSame(t *testing.T) {
 	}
 }
 
+// TestIPv6Only: a pod of one family has nothing of the other.
+func TestIPv6Only(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	p := n.pod("web-0")
+	conf := with(plainConf, `ipam={"type":"calico-ipam","assign_ipv4":"false","assign_ipv6":"true"}`)
+	n.mustRun("calico", "ADD", conf, p)
+	for args, want := range map[string]string{
+		"-4 addr show dev eth0":       "",
+		"-4 route show":               "",
+		"-4 neigh show nud permanent": "",
+		"-6 route show default":       "default via fe80::ecee:eeff:feee:eeee dev eth0 metric 1024 pref medium",
+	} {
+		if got := ip(t, p.ns, strings.Fields(args)...); sortLines(got) != want {
+			t.Errorf("ip %s: got %q, want %q", args, got, want)
+		}
+	}
+	if addrs := ip(t, p.ns, "-o", "addr", "show", "dev", "eth0"); !strings.Contains(addrs, "inet6 fd00::1/128 ") {
+		t.Errorf("addresses %s", addrs)
+	}
+	n.mustRun("calico", "CHECK", with(conf, `prevResult=`+n.mustRun("calico", "ADD", conf, p)), p)
+	n.mustRun("calico", "DEL", conf, p)
+}
+
 // TestMTU: the configuration's word counts before the agent's, and that before the file's,
 // on both ends.
 func TestMTU(t *testing.T) {
