@@ -17,6 +17,7 @@ func (n *node) files(c *cluster) map[string]string {
 	return map[string]string{
 		"plan.routes":   n.routes(),
 		"plan.links":    n.links(),
+		"plan.tunnels":  n.tunnels(),
 		"plan.peers":    n.peers(),
 		"plan.networks": n.networks(),
 		"plan.problems": n.allProblems(c),
@@ -74,7 +75,7 @@ func ipRoute(r plan.Route) string {
 	default:
 		s += fmt.Sprintf(" proto %d", r.Proto)
 	}
-	if r.Link != "" && r.Dst.Addr().Is4() {
+	if r.Link != "" && len(hops) == 0 && r.Dst.Addr().Is4() {
 		s += " scope link"
 	}
 	if r.Src.IsValid() {
@@ -83,12 +84,26 @@ func ipRoute(r plan.Route) string {
 	if r.Priority != 0 {
 		s += fmt.Sprintf(" metric %d", r.Priority)
 	}
+	if r.OnLink {
+		s += " onlink"
+	}
 	if len(hops) > 1 {
 		for _, h := range hops {
 			s += " nexthop via " + h.String()
 		}
 	}
 	return s
+}
+
+// tunnels prints the devices, the ends of VXLANs on other nodes, and the MTU of pods.
+func (n *node) tunnels() string {
+	var out []string
+	for _, l := range strings.Split(n.plan.String(), "\n") {
+		if strings.HasPrefix(l, "device ") || strings.HasPrefix(l, "vtep ") {
+			out = append(out, l)
+		}
+	}
+	return lines(append(out, fmt.Sprintf("mtu of pods %d", n.graph.PodMTU())))
 }
 
 func (n *node) links() string {

@@ -14,6 +14,7 @@
 //	secret NAME KEY VALUE        a password that BGPPeers can refer to
 //	learn PREFIX via ADDR[,ADDR] a route from BGP, for the current node
 //	forget PREFIX                its withdrawal
+//	mtu BYTES                    of the underlay, for the current node; 0 at first: not known
 //	step                         let every node take in what happened, and write the
 //	                             plan.* files of the current one
 //
@@ -21,8 +22,8 @@
 //
 // The files are plan.routes (as ip route prints them, without the device of a
 // gateway), plan.links, plan.peers, plan.networks, plan.problems, plan.speaker
-// plan.delta: what the step changed in routes, links and neighbours, and plan.filter:
-// what it changed in the tables of the packet filter, IPv4 first.
+// plan.tunnels, plan.delta: what the step changed in all of those but the sessions, and
+// plan.filter: what it changed in the tables of the packet filter, IPv4 first.
 //
 // go test ./test/script -update writes what came out into the scenarios.
 package script_test
@@ -96,6 +97,11 @@ func TestScripts(t *testing.T) {
 			"forget": command(1, 1, func(ts *testscript.TestScript, c *cluster, a []string) {
 				c.here.learned.Deletes = append(c.here.learned.Deletes, prefix(ts, a[0]))
 			}),
+			"mtu": command(1, 1, func(ts *testscript.TestScript, c *cluster, a []string) {
+				mtu, err := strconv.Atoi(a[0])
+				ts.Check(err)
+				c.here.underlay.MTU = mtu
+			}),
 			"explain": explain,
 			"step": command(0, 0, func(ts *testscript.TestScript, c *cluster, _ []string) {
 				ts.Check(c.step())
@@ -167,6 +173,7 @@ type node struct {
 	graph    *route.Graph
 	view     *peering.View
 	learned  bgp.LearnedBatch
+	underlay route.Underlay
 	told     map[netip.Prefix]bgp.Learned
 	fixed    map[netip.Prefix]plan.Hops
 	speaker  bgp.Config
@@ -250,6 +257,7 @@ func (c *cluster) step() error {
 func (n *node) step(c *cluster, b model.Batch) error {
 	before := n.plan.String()
 	n.plan = n.plan.Apply(n.graph.Step(b))
+	n.plan = n.plan.Apply(n.graph.SetUnderlay(n.underlay))
 	n.view.Step(b)
 	n.speaker, n.fixed, n.problems = n.view.Plan(peering.Options{Secrets: c.secrets})
 	n.plan = n.plan.Apply(n.graph.Fix(n.fixed))
@@ -262,7 +270,7 @@ func (n *node) step(c *cluster, b model.Batch) error {
 	}
 	n.learned = bgp.LearnedBatch{}
 	n.delta = changes(before, n.plan.String())
-	if d := plan.Diff(route.Compile(route.Options{Node: n.name}, route.Underlay{}, c.world, n.told, n.fixed), n.plan); d != "" {
+	if d := plan.Diff(route.Compile(route.Options{Node: n.name}, n.underlay, c.world, n.told, n.fixed), n.plan); d != "" {
 		return fmt.Errorf("the graph differs from the reference (-want +got):\n%s", d)
 	}
 	n.filter = n.filter.Apply(n.policy.Step(b))
