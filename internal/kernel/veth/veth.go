@@ -6,7 +6,7 @@
 //
 // The kernel changes an interface only for who is in its namespace, and a pair knows only
 // the number of the other's namespace. So the package looks for a file that leads there
-// (what container runtimes mount, and the processes of the node), compares numbers, and
+// (what container runtimes mount, and those of processes), compares numbers, and
 // enters on a thread of its own.
 //
 // A pair drops without a word what is longer than the MTU of the receiving end
@@ -44,10 +44,25 @@ type Options struct {
 	Namespaces []string
 }
 
-// DefaultNamespaces are where container runtimes keep network namespaces, and those of
-// all processes.
+// DefaultNamespaces are the network namespaces that are mounted, as container runtimes do
+// (usually below /run/netns), and those of all processes.
 func DefaultNamespaces() []string {
-	return []string{"/run/netns/*", "/var/run/netns/*", "/run/docker/netns/*", "/proc/[0-9]*/ns/net"}
+	text, _ := os.ReadFile("/proc/thread-self/mountinfo") // what can't be read has none
+	return append(mounted(string(text)), "/proc/[0-9]*/ns/net")
+}
+
+// mounted finds network namespaces in the table of mounts (proc_pid_mountinfo(5)), as
+// patterns.
+func mounted(table string) []string {
+	var out []string
+	// The table has some bytes in octal; in a pattern others need a backslash.
+	plain := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`)
+	for line := range strings.Lines(table) {
+		if f := strings.Fields(line); len(f) > 4 && strings.HasPrefix(f[3], "net:[") {
+			out = append(out, plain.Replace(f[4]))
+		}
+	}
+	return out
 }
 
 // Report is what SetMTU did.

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -202,4 +203,27 @@ func sleeper(t *testing.T, ns *testenv.Namespace) int {
 	}
 	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
 	return cmd.Process.Pid
+}
+
+func TestMounted(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	odd := dir + `/a [b]*?\ c`
+	if err := os.WriteFile(odd, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	table := `28 1 0:4 net:[4026532] /run/netns/cni-1 rw shared:9 - nsfs nsfs rw
+29 1 0:4 pid:[4026533] /run/pidns/1 rw - nsfs nsfs rw
+30 1 8:1 / / rw - ext4 /dev/root rw
+31 1 0:4 net:[4026534] ` + strings.NewReplacer(" ", `\040`, `\`, `\134`).Replace(odd) + " rw - nsfs nsfs rw\n\nx\n"
+	got := mounted(table)
+	if len(got) != 2 || got[0] != "/run/netns/cni-1" {
+		t.Fatalf("got %q", got)
+	}
+	if files, err := filepath.Glob(got[1]); err != nil || !slices.Equal(files, []string{odd}) {
+		t.Errorf("%q gives %q, %v; want %q", got[1], files, err, odd)
+	}
+	if len(mounted("")) != 0 || !slices.Contains(DefaultNamespaces(), "/proc/[0-9]*/ns/net") {
+		t.Error("of no table")
+	}
 }
