@@ -37,27 +37,16 @@ func (b *batch) open(typ, flags uint16, s *status) {
 	}
 }
 
-func (b *batch) close() { netlink.EndMessage(b.buf, b.start) }
-
 // flush writes what is to be written of e: additions before removals. The lock is held,
 // but not while the kernel works.
 func (d *Devices) flush(e *ends, index int32) {
-	b := &d.batch
-	full := func() {
-		if len(b.buf) >= batchBytes {
-			d.exchange(e)
-		}
-	}
 	// Frames find their node before packets find the frames' address.
 	for len(e.writeF) > 0 {
 		f := e.writeF[len(e.writeF)-1]
 		e.writeF = e.writeF[:len(e.writeF)-1]
 		f.dirty = false
 		if e.forwards[f.mac] == f && !f.ok {
-			b.open(unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, &f.status)
-			b.buf = appendForward(b.buf, index, f.mac, f.node)
-			b.close()
-			full()
+			d.stage(e, &f.status, func(b []byte) []byte { return appendForward(b, index, f.mac, f.node) })
 		}
 	}
 	for len(e.writeN) > 0 {
@@ -65,10 +54,7 @@ func (d *Devices) flush(e *ends, index int32) {
 		e.writeN = e.writeN[:len(e.writeN)-1]
 		n.dirty = false
 		if e.neighbors[n.addr] == n && !n.ok {
-			b.open(unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, &n.status)
-			b.buf = appendNeighbor(b.buf, index, n.addr, &n.mac)
-			b.close()
-			full()
+			d.stage(e, &n.status, func(b []byte) []byte { return appendNeighbor(b, index, n.addr, &n.mac) })
 		}
 	}
 	d.exchange(e)
@@ -76,21 +62,30 @@ func (d *Devices) flush(e *ends, index int32) {
 	e.goneN, e.goneF = nil, nil
 	for _, addr := range goneN {
 		if e.neighbors[addr] == nil { // else it was put again
-			b.open(unix.RTM_DELNEIGH, 0, nil)
-			b.buf = appendNeighbor(b.buf, index, addr, nil)
-			b.close()
-			full()
+			d.stage(e, nil, func(b []byte) []byte { return appendNeighbor(b, index, addr, nil) })
 		}
 	}
 	for _, m := range goneF {
 		if e.forwards[m] == nil {
-			b.open(unix.RTM_DELNEIGH, 0, nil)
-			b.buf = appendForward(b.buf, index, m, netip.Addr{})
-			b.close()
-			full()
+			d.stage(e, nil, func(b []byte) []byte { return appendForward(b, index, m, netip.Addr{}) })
 		}
 	}
 	d.exchange(e)
+}
+
+// stage adds the message of an entry that is added, or with a nil s removed.
+func (d *Devices) stage(e *ends, s *status, body func([]byte) []byte) {
+	typ, flags := uint16(unix.RTM_NEWNEIGH), uint16(unix.NLM_F_CREATE|unix.NLM_F_REPLACE)
+	if s == nil {
+		typ, flags = unix.RTM_DELNEIGH, 0
+	}
+	b := &d.batch
+	b.open(typ, flags, s)
+	b.buf = body(b.buf)
+	netlink.EndMessage(b.buf, b.start)
+	if len(b.buf) >= batchBytes {
+		d.exchange(e)
+	}
 }
 
 // exchange sends the batch, without the lock, and takes in the results.

@@ -213,6 +213,7 @@ func (d *Devices) put(v plan.Device) {
 	d.dirty[v.Name] = true
 	if d.links[v.Name] == nil {
 		d.links[v.Name] = &link{}
+		d.endsOf(v.Name)
 	}
 }
 
@@ -336,7 +337,7 @@ func (d *Devices) WaitApplied(ctx context.Context) error {
 }
 
 func (d *Devices) missing() error {
-	for name := range d.want {
+	for name, v := range d.want {
 		l := d.links[name]
 		switch {
 		case len(l.errs) > 0:
@@ -344,8 +345,8 @@ func (d *Devices) missing() error {
 		case d.dirty[name] || l.index == 0 || !l.up:
 			return fmt.Errorf("%s: is being made", name)
 		}
-		if e := d.ends[name]; e != nil {
-			if err := e.missing(); err != nil {
+		if v.Kind == plan.VXLAN {
+			if err := d.endsOf(name).missing(); err != nil {
 				return fmt.Errorf("%s: %w", name, err)
 			}
 		}

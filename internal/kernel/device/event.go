@@ -49,7 +49,8 @@ func (d *Devices) event(m netlink.Message) {
 		}
 		name, known := d.byIndex[k.index]
 		if known {
-			d.dirty[name] = true // also when it was renamed
+			d.dirty[name] = true
+			d.full = d.full || k.name != name // renamed, it is in the way of another one
 		}
 		if known && m.Type == unix.RTM_DELLINK {
 			delete(d.byIndex, k.index)
@@ -71,9 +72,9 @@ func (d *Devices) event(m netlink.Message) {
 		switch {
 		case !ok || !known || e == nil:
 		case k.bridge:
-			e.forwardEvent(m.Type == unix.RTM_NEWNEIGH, &k)
+			e.forwardEvent(m.Type == unix.RTM_NEWNEIGH, &k, d.synced)
 		default:
-			e.neighborEvent(m.Type == unix.RTM_NEWNEIGH, &k)
+			e.neighborEvent(m.Type == unix.RTM_NEWNEIGH, &k, d.synced)
 		}
 	}
 }

@@ -113,7 +113,7 @@ func parseVXLAN(data []byte) (x vxlan) {
 type ipip struct {
 	local, remote netip.Addr
 	parent        int32
-	any           bool // takes other packets than IPv4
+	other         bool // not for IPv4, or for programs that set an address for each packet
 }
 
 func parseIPIP(data []byte) (x ipip) {
@@ -126,9 +126,9 @@ func parseIPIP(data []byte) (x ipip) {
 		case iptunLink:
 			x.parent = int32(netlink.Uint32(v))
 		case iptunProto:
-			x.any = len(v) > 0 && v[0] != unix.IPPROTO_IPIP
+			x.other = len(v) > 0 && v[0] != unix.IPPROTO_IPIP && v[0] != 0 // any, which the kernel's own has
 		case iptunMetadata:
-			x.any = true
+			x.other = true
 		}
 	}
 	return x

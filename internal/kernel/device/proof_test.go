@@ -2,6 +2,7 @@ package device
 
 import (
 	"errors"
+	"runtime"
 	"slices"
 	"testing"
 
@@ -14,6 +15,15 @@ func TestProofRuns(t *testing.T) {
 	testenv.NeedRoot(t)
 	if why, err := prove(); why != "" || err != nil {
 		t.Errorf("prove() = %q, %v; want neither", why, err)
+	}
+	lazy := make(chan string)
+	go func() {
+		runtime.LockOSThread() // it ends in another namespace
+		why, _ := scratch(true)
+		lazy <- why
+	}()
+	if why := <-lazy; why == "" {
+		t.Error("checksums that nobody computed are not noticed")
 	}
 }
 

@@ -47,7 +47,7 @@ func differences(v *plan.Device, k *kernelLink) string {
 		differ("local", addrText(x.local), addrText(netip.Addr{}))
 		differ("remote", addrText(x.remote), addrText(netip.Addr{}))
 		differ("parent device", x.parent, int32(0))
-		differ("any protocol or external", x.any, false)
+		differ("another protocol or external", x.other, false)
 	}
 	return strings.Join(out, ", ")
 }
@@ -129,6 +129,8 @@ func (d *Devices) addAddr(v *plan.Device, k *kernelLink, p netip.Prefix) error {
 		return nil
 	case p.Addr().Is6() && mtu < leastMTU6:
 		return fmt.Errorf("add address %v: the device's mtu of %d is less than IPv6 needs (%d): %w", p, mtu, leastMTU6, err)
+	case p.Addr().Is6() && errors.Is(err, unix.EACCES):
+		return fmt.Errorf("add address %v: IPv6 is off (sysctl net.ipv6.conf.%s.disable_ipv6): %w", p, v.Name, err)
 	}
 	return fmt.Errorf("add address %v: %w", p, err)
 }

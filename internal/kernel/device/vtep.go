@@ -192,7 +192,7 @@ func (e *ends) again() {
 
 // pending reports whether there is anything to read or write.
 func (e *ends) pending() bool {
-	return len(e.writeN)+len(e.writeF)+len(e.goneN)+len(e.goneF) > 0 || e.read && len(e.neighbors) > 0
+	return len(e.writeN)+len(e.writeF)+len(e.goneN)+len(e.goneF) > 0 || e.read
 }
 
 func (e *ends) missing() error {
@@ -223,9 +223,15 @@ func (e *ends) problem() error {
 	return nil
 }
 
-// neighborEvent takes in that somebody changed or deleted a neighbour.
-func (e *ends) neighborEvent(there bool, k *kernelEntry) {
-	if n := e.neighbors[k.addr]; n != nil && !(there && n.is(k)) {
+// neighborEvent takes in that somebody added, changed or deleted a neighbour. What nobody
+// wants goes, if prune.
+func (e *ends) neighborEvent(there bool, k *kernelEntry, prune bool) {
+	switch n := e.neighbors[k.addr]; {
+	case n == nil:
+		if there && prune && k.permanent {
+			e.goneN = append(e.goneN, k.addr)
+		}
+	case !there || !n.is(k):
 		n.hit = true
 		e.touchNeighbor(n)
 	}
@@ -233,8 +239,13 @@ func (e *ends) neighborEvent(there bool, k *kernelEntry) {
 
 // forwardEvent is neighborEvent for a forwarding entry. It is called for our own changes,
 // too: the driver does not say whose they are.
-func (e *ends) forwardEvent(there bool, k *kernelEntry) {
-	if f := e.forwards[k.mac]; f != nil && !(there && f.is(k)) {
+func (e *ends) forwardEvent(there bool, k *kernelEntry, prune bool) {
+	switch f := e.forwards[k.mac]; {
+	case f == nil:
+		if there && prune {
+			e.goneF = append(e.goneF, k.mac)
+		}
+	case !there || !f.is(k):
 		f.hit = true
 		e.touchForward(f)
 	}

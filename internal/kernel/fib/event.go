@@ -95,8 +95,12 @@ func (f *FIB) addressGone(b []byte) {
 		if typ != unix.IFA_LOCAL || !ok {
 			continue
 		}
-		source := slices.ContainsFunc(f.attrs.all[1:], func(a *attrs) bool { return a != nil && a.Src == addr })
-		if source || f.dependsOn(int32(netlink.Native.Uint32(b[4:])), addr) {
+		index := int32(netlink.Native.Uint32(b[4:]))
+		l := f.byIndex[index]
+		ours := slices.ContainsFunc(f.attrs.all[1:], func(a *attrs) bool {
+			return a != nil && (a.Src == addr || addr.Is4() && a.Link != "" && l != nil && a.Link == l.name)
+		})
+		if ours || f.dependsOn(index, addr) {
 			f.loop.Resync()
 			return
 		}

@@ -364,9 +364,7 @@ func TestHealing(t *testing.T) {
 				k.ip("route del 10.77.0.0/16")
 			}
 			k.until(healed, "as before:\n"+want, func() bool { return look() == want })
-			if s := f.State(); s.Err != "" || s.Applied != s.Routes {
-				t.Errorf("state: %+v", s)
-			}
+			k.until(eventually, "a clean state", func() bool { s := f.State(); return s.Err == "" && s.Applied == s.Routes })
 		})
 	}
 }
