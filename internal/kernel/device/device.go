@@ -45,8 +45,8 @@ import (
 type Options struct {
 	// UserIPIP makes a TUN device named plan.IPIPDevice and does in user space what the
 	// kernel's IPIP would. It is called when the kernel has no IPIP and whenever that
-	// device is not the one of the last call; a device that an earlier run left is to be
-	// taken over. Nil: where the kernel has no IPIP, there is none.
+	// device is not the one of the last call, by the goroutine and thread of Run; a device
+	// that an earlier run left is to be taken over. Nil: where the kernel has no IPIP, there is none.
 	UserIPIP func() error
 	// Resync is the time between full comparisons (interfaceRefreshInterval).
 	// Default: 90 s; negative: never.

@@ -137,12 +137,8 @@ func (d *Devices) addAddr(v *plan.Device, k *kernelLink, p netip.Prefix) error {
 
 // tune writes the sysctls that v, whose index is that, needs.
 func tune(v *plan.Device, index int32) error {
-	var errs []error
 	if v.Kind == plan.WireGuard {
-		errs = append(errs, setThreaded(v, index))
-		// Outer packets are looked up with their mark when their source is verified, as they
-		// are when they are sent.
-		errs = append(errs, setSysctl("ipv4/conf/all/src_valid_mark", "1"))
+		return setThreaded(v, index) // the others are package wg's
 	}
 	// Strict verification of sources (rp_filter 1) drops packets while one node already
 	// sends through the tunnel and the other one not yet: while a pool's mode changes.
@@ -150,9 +146,9 @@ func tune(v *plan.Device, index int32) error {
 	// takes the larger of the two numbers, so 2, loose, is enough.
 	all, dev := sysctl("ipv4/conf/all/rp_filter"), sysctl("ipv4/conf/"+v.Name+"/rp_filter")
 	if dev == "1" || all == "1" && dev == "0" {
-		errs = append(errs, setSysctl("ipv4/conf/"+v.Name+"/rp_filter", "2"))
+		return setSysctl("ipv4/conf/"+v.Name+"/rp_filter", "2")
 	}
-	return errors.Join(errs...)
+	return nil
 }
 
 // sysctl is what a file below /proc/sys/net has; empty if it is not there.
