@@ -9,7 +9,7 @@
 //
 //	prerouting  -300  VXLAN to this node is not tracked
 //	input        -20  encapsulated packets of strangers are dropped, before all policy
-//	output      -300  VXLAN to nodes is not tracked
+//	output      -300  VXLAN of this node is not tracked
 //	postrouting  100  connections out of the cluster get an address of the node
 //
 // It is deliberately no policy. Who may send what is asked before, where packets still

@@ -73,6 +73,7 @@ func (f *family) table() plan.Table {
 	rules := append(f.leaving(), f.tunnelled()...)
 	// The chain stays while there are pools, even with nothing in it: with the last
 	// chain of its type the kernel would stop to translate the connections that are there.
+	// It would, too, with the last rule that needs connection tracking: those of policy.
 	if len(f.all) > 0 || len(rules) > 0 {
 		base(t, NATChain, plan.Base{Hook: plan.Postrouting, Priority: plan.PrioritySourceNAT, Type: plan.ChainNAT}, rules)
 	}

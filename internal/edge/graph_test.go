@@ -180,7 +180,7 @@ func TestTables(t *testing.T) {
 				"chain tunnels-input {\n\ttype filter hook input priority -20; policy accept;\n" +
 				"\tmeta l4proto udp th dport 8472 saddr != @all-hosts saddr != @external-nodes counter drop comment \"VXLAN from an address that no node has, and that is not in externalNodesList\"\n" +
 				"\tmeta l4proto udp th dport 8472 fib daddr type != local counter drop comment \"VXLAN that is not to an address of this node\"\n}\n" +
-				"chain tunnels-output {\n\ttype filter hook output priority -300; policy accept;\n\tmeta l4proto udp th dport 8472 daddr @all-hosts notrack\n}\n" +
+				"chain tunnels-output {\n\ttype filter hook output priority -300; policy accept;\n\tmeta l4proto udp th dport 8472 notrack\n}\n" +
 				"chain tunnels-prerouting {\n\ttype filter hook prerouting priority -300; policy accept;\n\tmeta l4proto udp th dport 8472 fib daddr type local notrack\n}\n",
 		},
 		"IPIP is off":             {"pool p 10.65.0.0/16 ipip, felix default ipip=false", outgoing + "}\n"},

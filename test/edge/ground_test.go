@@ -18,6 +18,7 @@ import (
 	"github.com/weft-net/weft/internal/edge"
 	"github.com/weft-net/weft/internal/kernel/nft"
 	"github.com/weft-net/weft/internal/model"
+	"github.com/weft-net/weft/internal/policy"
 	"github.com/weft-net/weft/internal/testenv"
 )
 
@@ -93,6 +94,9 @@ func newGround(t *testing.T) *ground {
 	done := make(chan struct{})
 	go func() { defer close(done); _ = g.table.Run(ctx) }()
 	t.Cleanup(func() { cancel(); <-done })
+	// Policy is in the tables, too, but has no say here: cali1 is no name of a workload's.
+	polices := policy.NewGraph("node-a", model.FelixConfig{InterfacePrefixes: []string{"none"}})
+	g.table.Apply(polices.Step(model.Batch{Reset: true, Synced: true}))
 	g.table.Synced()
 	g.serve()
 	return g

@@ -54,8 +54,7 @@ func (g *ground) vxlan(v6 bool) {
 
 func device(v6 bool) string { return []string{plan.VXLANDevice, plan.VXLAN6Device}[index(v6)] }
 
-// TestVXLAN: pods and nodes reach each other through it, nodes always under the address
-// of their device; who is no node does not get in.
+// TestVXLAN is about the kernel's VXLAN.
 func TestVXLAN(t *testing.T) {
 	t.Parallel()
 	both(t, func(t *testing.T, g *ground, v6 bool) {
@@ -63,32 +62,56 @@ func TestVXLAN(t *testing.T) {
 		g.vxlan(v6)
 		pods, others := pool(v6), farPool(v6)
 		pods.VXLAN, others.VXLAN = model.EncapAlways, model.EncapAlways
-		self, peer := node("node-a", nodeAddr), node("node-b", outsideAddr)
-		g.set(pods, others, self, peer)
-		between := g.wantSeen("pod to pod", otherPod.of(v6), podAddr.of(v6))
-		g.ownTraffic(v6)
+		g.tunnelled(v6, "VXLAN", pods, others)
 		if n := g.trackedVXLAN(v6); n > 0 {
 			t.Errorf("%d connections of VXLAN are tracked", n)
 		}
-
-		g.set(pods, others, self)
-		if err := between.SetDeadline(time.Now().Add(silence)); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := between.Write([]byte("x\n")); err != nil {
-			t.Fatal(err)
-		}
-		if text, err := between.lines.ReadString('\n'); err == nil {
-			t.Errorf("heard %q through a tunnel from nobody's address", text)
-		}
-		if n := g.dropped("VXLAN from an address that no node has"); n == 0 {
-			t.Errorf("nothing was counted as dropped\n%s", g.run(g.node, "nft list ruleset"))
-		}
-		external := model.FelixConfig{Name: "default"}
-		external.Tunnel.ExternalNodes = []netip.Prefix{netip.PrefixFrom(outsideAddr.of(v6), 24).Masked()}
-		g.set(pods, others, self, external)
-		g.wantSeen("from an external node", otherPod.of(v6), podAddr.of(v6))
 	})
+}
+
+// TestVMIPIP is about the kernel's IPIP.
+func TestVMIPIP(t *testing.T) {
+	testenv.VM(t)
+	g := newGround(t)
+	for ns, x := range map[*testenv.Namespace][3]string{
+		g.node:    {nodeTunnel[0], farPool(false).CIDR.String(), outsideAddr[0]},
+		g.outside: {peerTunnel[0], pool(false).CIDR.String(), nodeAddr[0]},
+	} {
+		g.run(ns, "ip link set tunl0 mtu 1400 up") // the module makes it
+		g.run(ns, "ip addr add %s/32 dev tunl0", x[0])
+		g.run(ns, "ip route replace %s via %s dev tunl0 onlink", x[1], x[2])
+	}
+	pods, others := pool(false), farPool(false)
+	pods.IPIP, others.IPIP = model.EncapAlways, model.EncapCrossSubnet
+	g.tunnelled(false, "IP in IP", pods, others)
+}
+
+// tunnelled: pods and nodes reach each other through a tunnel, nodes always under the
+// address of their device; who is no node does not get in.
+func (g *ground) tunnelled(v6 bool, what string, pods, others model.Pool) {
+	g.Helper()
+	self, peer := node("node-a", nodeAddr), node("node-b", outsideAddr)
+	g.set(pods, others, self, peer)
+	between := g.wantSeen("pod to pod", otherPod.of(v6), podAddr.of(v6))
+	g.ownTraffic(v6)
+
+	g.set(pods, others, self)
+	if err := between.SetDeadline(time.Now().Add(silence)); err != nil {
+		g.Fatal(err)
+	}
+	if _, err := between.Write([]byte("x\n")); err != nil {
+		g.Fatal(err)
+	}
+	if text, err := between.lines.ReadString('\n'); err == nil {
+		g.Errorf("heard %q through a tunnel from nobody's address", text)
+	}
+	if n := g.dropped(what + " from an address that no node has"); n == 0 {
+		g.Errorf("nothing was counted as dropped\n%s", g.run(g.node, "nft list ruleset"))
+	}
+	external := model.FelixConfig{Name: "default"}
+	external.Tunnel.ExternalNodes = []netip.Prefix{netip.PrefixFrom(outsideAddr.of(v6), 24).Masked()}
+	g.set(pods, others, self, external)
+	g.wantSeen("from an external node", otherPod.of(v6), podAddr.of(v6))
 }
 
 // ownTraffic has the node itself connect to a pod elsewhere.
