@@ -27,6 +27,10 @@ const replanDelay = 10 * time.Millisecond
 // rereadInterval is the time between two looks at the files of passwords.
 const rereadInterval = 5 * time.Second
 
+// firstMTUWait bounds the wait for the MTU of the underlay, which is known at once where
+// there is an underlay.
+const firstMTUWait = time.Second
+
 // engine is the one loop between the deciders and the doors. Everything it
 // has is used by its goroutine only, but for what notes holds.
 type engine struct {
@@ -65,6 +69,13 @@ type Speaker interface {
 
 // run takes in batches, learned routes and MTUs of the underlay until ctx ends.
 func (e *engine) run(ctx context.Context, batches <-chan model.Batch, learned <-chan bgp.LearnedBatch, mtus <-chan int) error {
+	select {
+	case mtu := <-mtus: // before the first devices, or they would change at once
+		e.measure(mtu)
+	case <-time.After(firstMTUWait):
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 	for {
 		select {
 		case <-ctx.Done():
@@ -73,6 +84,8 @@ func (e *engine) run(ctx context.Context, batches <-chan model.Batch, learned <-
 			e.step(b)
 		case b := <-learned:
 			e.learn(b)
+		case <-e.network.due:
+			e.network.expire()
 		case k := <-e.network.keys:
 			e.network.keyed(k)
 			e.filter.table.Apply(e.network.crypt.Filter())
@@ -80,6 +93,7 @@ func (e *engine) run(ctx context.Context, batches <-chan model.Batch, learned <-
 		case mtu := <-mtus:
 			e.network.measured(mtu)
 			e.tunnels.setMTU(mtu)
+			e.tunnels.need(e.network.graph.Tunnels()) // a small one rules some out
 			e.tellPodMTU()
 		case <-e.replan:
 			e.replan = nil
@@ -174,6 +188,13 @@ func (e *engine) release() {
 // refused is what the kernel did not do as it was asked, and what it does otherwise.
 func (e *engine) refused() []model.Problem {
 	return slices.Concat(e.filter.refused(), e.network.refused(), e.network.notices())
+}
+
+// measure takes in the MTU of the underlay.
+func (e *engine) measure(mtu int) {
+	e.network.measured(mtu)
+	e.tunnels.setMTU(mtu)
+	e.tellPodMTU()
 }
 
 // tellPodMTU passes on what the underlay's MTU and the tunnels leave for workloads, once

@@ -32,10 +32,10 @@ const tunnelTimeout = 20 * time.Second
 
 // tunnels keeps what this node's record says of its tunnels: an address for each that is
 // needed and none for the others, the hardware addresses of the VXLAN devices, the public
-// keys of the WireGuard devices, and the MTU of the underlay. An address is given out, changed or taken back in the transaction
-// that writes the record, so the two agree whenever the agent ends. What the record says
-// besides is its other writers' (start-up, users): a record that changed meanwhile is read
-// again.
+// keys of the WireGuard devices, and the MTU of the underlay. An address is given out,
+// changed or taken back in the transaction that writes the record, so the two agree
+// whenever the agent ends. What the record says besides is its other writers' (start-up,
+// users): a record that changed meanwhile is read again.
 //
 // Its methods are safe for concurrent use.
 type tunnels struct {
@@ -90,7 +90,8 @@ func publishedKey(key plan.PublicKey, wanted bool) keyOfRecord {
 	return keyOfRecord{true, base64.StdEncoding.EncodeToString(key[:])}
 }
 
-// setKey says which key the record must have.
+// setKey says which key the record must have. Before the datastore is known, and while a
+// snapshot is under way, nobody knows whether one is wanted: it must be said again then.
 func (t *tunnels) setKey(v6 bool, key keyOfRecord) {
 	i := 0
 	if v6 {
@@ -98,7 +99,7 @@ func (t *tunnels) setKey(v6 bool, key keyOfRecord) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.keys[i] != key {
+	if t.synced && t.keys[i] != key {
 		t.keys[i] = key
 		t.look()
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/weft-net/weft/internal/allocator"
 	"github.com/weft-net/weft/internal/ipam"
 	"github.com/weft-net/weft/internal/model"
+	"github.com/weft-net/weft/internal/plan"
 	"github.com/weft-net/weft/internal/route"
 	"github.com/weft-net/weft/internal/startup"
 	"github.com/weft-net/weft/internal/store"
@@ -359,6 +360,35 @@ func TestTunnelsWithoutRecord(t *testing.T) {
 	if _, err := w.settle("ipip"); err != nil || w.check() != before {
 		t.Errorf("%v, got %s, want %s", err, w.check(), before)
 	}
+}
+
+// TestKeysInRecord: a key that is published stays until it is known that none is wanted.
+func TestKeysInRecord(t *testing.T) {
+	t.Parallel()
+	w := newTunnelWorld(t)
+	w.rewrite(func(n *v3.Node) { n.Status.WireguardPublicKey = publishedKey(plan.PublicKey{7}, true).text })
+	none, unknown := publishedKey(plan.PublicKey{7}, false), publishedKey(plan.PublicKey{}, true)
+	has := func(v4, v6 plan.PublicKey) {
+		t.Helper()
+		if _, err := w.settle("wg"); err != nil {
+			t.Fatal(err)
+		}
+		v, err := model.Parse(w.node())
+		if n, _ := v.(model.Node); err != nil || n.WireGuardKey != v4 || n.WireGuardKeyV6 != v6 {
+			t.Errorf("got %v, %v, %v; want %v, %v", n.WireGuardKey, n.WireGuardKeyV6, err, v4, v6)
+		}
+	}
+	w.t.setKey(false, none) // before the datastore is known
+	has(plan.PublicKey{7}, plan.PublicKey{})
+	w.t.setKey(false, unknown)
+	w.t.setKey(true, publishedKey(plan.PublicKey{9}, true))
+	has(plan.PublicKey{7}, plan.PublicKey{9})
+	w.t.step(model.Batch{Reset: true}, route.Tunnels{})
+	w.t.setKey(true, none) // while a snapshot is under way
+	has(plan.PublicKey{7}, plan.PublicKey{9})
+	w.t.setKey(false, publishedKey(plan.PublicKey{8}, true))
+	w.t.setKey(true, none)
+	has(plan.PublicKey{8}, plan.PublicKey{})
 }
 
 func TestMTUInRecord(t *testing.T) {
