@@ -29,7 +29,9 @@ func (f *family) underlay(t plan.Table) {
 	if f.vxlan {
 		vxlan := []plan.Match{{Kind: plan.MatchProtocol, Low: protoUDP}, {Kind: plan.MatchDstPort, Low: f.vxlanPort, High: f.vxlanPort}}
 		rules = append(rules, f.strangers("VXLAN", vxlan...)...)
-		untracked := func(more ...plan.Match) []plan.Rule { return []plan.Rule{{Match: append(vxlan[:2:2], more...), Track: true}} }
+		untracked := func(more ...plan.Match) []plan.Rule {
+			return []plan.Rule{{Match: append(vxlan[:2:2], more...), Track: true}}
+		}
 		base(t, TunnelsUntracked, plan.Base{Hook: plan.Prerouting, Priority: priorityRaw}, untracked(plan.Match{Kind: plan.MatchDstLocal}))
 		base(t, TunnelsOut, plan.Base{Hook: plan.Output, Priority: priorityRaw}, untracked())
 	}
