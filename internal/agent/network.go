@@ -4,7 +4,10 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
+	"slices"
+	"time"
 
 	"github.com/weft-net/weft/internal/bgp"
 	"github.com/weft-net/weft/internal/kernel/device"
@@ -29,7 +32,14 @@ type network struct {
 	carrier *carrier
 	keys    chan deviceKey // what wg found
 	ended   chan struct{}  // closed when run's context ends
+
+	leaving map[string]bool  // devices that are to go when due
+	due     <-chan time.Time // nil: none are
 }
+
+// deviceDelay is how long a device that is not wanted any more stays: with it the kernel
+// would take the routes that lead through it, before they are written anew.
+const deviceDelay = time.Second
 
 // deviceKey is the public key of a WireGuard device; the zero key: it is gone.
 type deviceKey struct {
@@ -47,6 +57,7 @@ func newNetwork(node model.Node, felix []model.FelixConfig, datastoreOnly bool, 
 		carrier: newCarrier(log.With("part", "ipip")),
 		keys:    make(chan deviceKey),
 		ended:   make(chan struct{}),
+		leaving: map[string]bool{},
 	}
 	var err error
 	if n.fib, err = fib.New(fib.Options{
@@ -104,11 +115,20 @@ func (n *network) learn(b bgp.LearnedBatch) { n.apply(n.graph.Learn(b)) }
 // fix takes in the routes to BGP peers that the user wrote.
 func (n *network) fix(routes map[netip.Prefix]plan.Hops) { n.apply(n.graph.Fix(routes)) }
 
-// apply tells the doors. Each works by itself: a route waits for its device.
+// apply tells the doors. Each works by itself: a route waits for its device, and a device
+// goes some time after its routes.
 func (n *network) apply(d plan.Delta) {
 	if d.Empty() {
 		return
 	}
+	for _, put := range d.PutDevices {
+		delete(n.leaving, put.Name)
+	}
+	for _, name := range d.DeleteDevices {
+		n.leaving[name] = true
+		n.due = time.After(deviceDelay)
+	}
+	d.DeleteDevices = nil
 	n.devices.Apply(d)
 	n.wg.Apply(d)
 	n.carrier.apply(d)
@@ -119,6 +139,15 @@ func (n *network) apply(d plan.Delta) {
 func (n *network) measured(mtu int) {
 	n.apply(n.graph.SetUnderlay(route.Underlay{MTU: mtu}))
 	n.apply(n.crypt.SetUnderlay(mtu))
+}
+
+// expire removes the devices that are not wanted any more.
+func (n *network) expire() {
+	gone := plan.Delta{DeleteDevices: slices.Sorted(maps.Keys(n.leaving))}
+	n.due = nil
+	clear(n.leaving)
+	n.devices.Apply(gone)
+	n.wg.Apply(gone)
 }
 
 // synced lets the doors remove what an earlier run left; before BGP has told its routes,
