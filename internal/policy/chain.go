@@ -226,15 +226,11 @@ func (e Emitter) TierChain(t TierList, s Stage, d Direction) plan.Chain {
 	return plan.Chain{Name: TierChainName(t, s, d), Rules: e.tierRules(t, s, d)}
 }
 
-// tierRules jump to, or are, the policies of a tier, and its end.
+// tierRules jump to, or are, the policies of a tier or their blocks, and its end.
 func (e Emitter) tierRules(t TierList, s Stage, d Direction) []plan.Rule {
 	var out []plan.Rule
-	for _, p := range t.Policies {
-		if Inlined(p, d) {
-			out = append(out, e.policyRules(p, d)...)
-			continue
-		}
-		out = append(out, jump(PolicyChainName(p.Origin, d), p.Origin.String()))
+	for _, r := range runs(t.Policies, d) {
+		out = append(out, e.runRules(r, d)...)
 	}
 	if t.denies(s) {
 		out = append(out, e.denied(t.Tier.Key(), d)...)

@@ -153,6 +153,9 @@ func (c *compiler) chains(l List) {
 				put(c.PolicyChain(p, l.Direction))
 			}
 		}
+		for _, b := range c.Blocks(t, l.Direction) {
+			put(b)
+		}
 		if t.Chained(l.Direction) {
 			put(c.TierChain(t, l.Stage, l.Direction))
 		}

@@ -16,7 +16,9 @@ type body struct {
 	prof    *prof // of which it is
 	users   int
 	sets    []*liveSet
-	inlined bool // it has no chain
+	inlined bool   // it has no chain
+	doors   []door // of a policy that has them; see block.go
+	narrow  bool
 	emitted
 }
 
@@ -28,7 +30,14 @@ type liveTier struct {
 	list    TierList
 	chained bool
 	pols    []*body
+	blocks  []*liveBlock
 	users   int
+	emitted
+}
+
+// liveBlock is the chain of a block, in one family.
+type liveBlock struct {
+	users int // tiers
 	emitted
 }
 
@@ -176,6 +185,7 @@ func (g *Graph) settle(h *half) {
 		delete(h.touchedTiers, t)
 		delete(h.tiers, t.name)
 		h.forget(&t.emitted)
+		h.releaseBlocks(t.blocks)
 		for _, b := range t.pols {
 			g.releaseBody(b)
 		}
@@ -196,11 +206,11 @@ func (g *Graph) emitChains(h *half) {
 			g.touchBodies(p.bodies)
 		}
 	}
-	inlined := g.emitBodies(h)
-	tiers := g.emitTiers(h, inlined)
-	if len(inlined)+len(tiers) > 0 {
+	moved := g.emitBodies(h)
+	tiers := g.emitTiers(h, moved)
+	if len(moved)+len(tiers) > 0 {
 		for _, l := range h.lists {
-			if slices.ContainsFunc(l.profs, func(b *body) bool { return inlined[b] }) ||
+			if slices.ContainsFunc(l.profs, func(b *body) bool { return moved[b] }) ||
 				slices.ContainsFunc(l.tiers, func(t *liveTier) bool { return tiers[t] }) {
 				h.touchedLists[l] = struct{}{}
 			}
@@ -214,19 +224,21 @@ func (g *Graph) emitChains(h *half) {
 	}
 	clear(h.touchedLists)
 	clear(h.touchedTiers)
+	h.sweepBlocks()
 }
 
-// emitBodies emits the chains of bodies that are dirty. It returns those that stand, or
-// stood, in the chains of others.
+// emitBodies emits the chains of bodies that are dirty. It returns those with which the
+// chains of others change: that stand there, or stood, or are found by other doors.
 func (g *Graph) emitBodies(h *half) map[*body]bool {
-	var inlined map[*body]bool
+	var moved map[*body]bool
 	for b := range g.dirty.bodies {
 		if b.half != h {
 			continue
 		}
-		was := b.inlined
+		was, before, narrow := b.inlined, b.doors, b.narrow
 		if b.pol != nil {
 			b.inlined = Inlined(&b.pol.p, b.dir)
+			b.doors, b.narrow = doors(&b.pol.p, b.dir)
 		} else {
 			b.inlined = InlinedProfile(&b.prof.p, b.dir)
 		}
@@ -238,28 +250,29 @@ func (g *Graph) emitBodies(h *half) map[*body]bool {
 		default:
 			h.emit(&b.emitted, h.emitter.ProfileChain(&b.prof.p, b.dir))
 		}
-		if was || b.inlined {
-			if inlined == nil {
-				inlined = map[*body]bool{}
+		if was || b.inlined || narrow != b.narrow || !slices.Equal(before, b.doors) {
+			if moved == nil {
+				moved = map[*body]bool{}
 			}
-			inlined[b] = true
+			moved[b] = true
 		}
 	}
-	return inlined
+	return moved
 }
 
-// emitTiers emits the chains of tiers that may look otherwise. It returns those that
-// stand, or stood, in the lists' chains.
-func (g *Graph) emitTiers(h *half, inlined map[*body]bool) map[*liveTier]bool {
+// emitTiers emits the chains of tiers that may look otherwise, and their blocks. It
+// returns those that stand, or stood, in the lists' chains.
+func (g *Graph) emitTiers(h *half, moved map[*body]bool) map[*liveTier]bool {
 	var inLists map[*liveTier]bool
 	for _, t := range h.tiers {
 		_, fresh := h.touchedTiers[t] // as its lists then are
 		_, renewed := g.dirty.tiers[t.list.Tier.Name]
-		changed := len(inlined) > 0 && slices.ContainsFunc(t.pols, func(b *body) bool { return inlined[b] })
+		changed := len(moved) > 0 && slices.ContainsFunc(t.pols, func(b *body) bool { return moved[b] })
 		if !fresh && !renewed && !changed && !g.dirty.chains {
 			continue
 		}
 		t.list.Tier = g.tier(t.list.Tier.Name)
+		h.emitBlocks(t)
 		was := t.chained
 		if t.chained = t.list.Chained(t.dir); t.chained {
 			h.emit(&t.emitted, h.emitter.TierChain(t.list, t.stage, t.dir))
@@ -274,4 +287,40 @@ func (g *Graph) emitTiers(h *half, inlined map[*body]bool) map[*liveTier]bool {
 		}
 	}
 	return inLists
+}
+
+// emitBlocks gives a tier its blocks.
+func (h *half) emitBlocks(t *liveTier) {
+	old := t.blocks
+	t.blocks = nil
+	for _, c := range h.emitter.Blocks(t.list, t.dir) {
+		b := h.blocks[c.Name]
+		if b == nil {
+			b = &liveBlock{}
+			h.blocks[c.Name] = b
+		}
+		b.users++
+		h.emit(&b.emitted, c)
+		t.blocks = append(t.blocks, b)
+	}
+	h.releaseBlocks(old)
+}
+
+func (h *half) releaseBlocks(blocks []*liveBlock) {
+	for _, b := range blocks {
+		if b.users--; b.users == 0 {
+			h.idleBlocks = append(h.idleBlocks, b)
+		}
+	}
+}
+
+// sweepBlocks lets go the blocks that lost their last user, and found no other.
+func (h *half) sweepBlocks() {
+	for _, b := range h.idleBlocks {
+		if b.users == 0 && b.chain.Name != "" {
+			delete(h.blocks, b.chain.Name)
+			h.forget(&b.emitted)
+		}
+	}
+	h.idleBlocks = nil
 }

@@ -18,6 +18,7 @@ func (g *Graph) Leftovers() string {
 		counts["sets"] += len(h.sets) + len(h.dirtySets)
 		counts["lists"] += len(h.lists) + len(h.touchedLists)
 		counts["tiers"] += len(h.tiers) + len(h.touchedTiers)
+		counts["blocks"] += len(h.blocks) + len(h.idleBlocks)
 		counts["elements"] += len(h.elems.now) + len(h.elems.was)
 		counts["nodes"] += len(h.nodes.counts)
 	}

@@ -18,6 +18,9 @@ type half struct {
 	lists map[string]*liveList // by name
 	tiers map[string]*liveTier // by name
 
+	blocks     map[string]*liveBlock // by name
+	idleBlocks []*liveBlock          // lost their last user
+
 	dirtySets    map[*liveSet]struct{}
 	touchedLists map[*liveList]struct{} // new, or with a user less
 	touchedTiers map[*liveTier]struct{}
@@ -30,7 +33,7 @@ type half struct {
 
 func newHalf(v6 bool) *half {
 	h := &half{
-		v6: v6, sets: map[SetRef]*liveSet{}, lists: map[string]*liveList{}, tiers: map[string]*liveTier{},
+		v6: v6, sets: map[SetRef]*liveSet{}, lists: map[string]*liveList{}, tiers: map[string]*liveTier{}, blocks: map[string]*liveBlock{},
 		dirtySets: map[*liveSet]struct{}{}, touchedLists: map[*liveList]struct{}{}, touchedTiers: map[*liveTier]struct{}{},
 		nodes: &liveSet{v6: v6, counts: map[plan.Member]uint32{}, emitted: true},
 		elems: elements{now: map[elementKey]string{}, was: map[elementKey]maybeValue{}},

@@ -13,6 +13,7 @@
 //	base chain ── interface ─► class ─► list chain: one for each distinct list of
 //	                                    policies, however many endpoints have it
 //	   list chain ── jump ─► policy chain: the rules of a policy, shared by all lists
+//	   list chain ── jump ─► block: many policies in a row that are about few ports
 //	   list chain ── jump ─► tier chain: where a tier has a policy with a Pass rule
 //	      tier chain ── jump ─► policy chain
 //
@@ -23,7 +24,8 @@
 // The kernel checks all rules that a base chain leads to, once for each list, whenever
 // a rule with a verdict changes. So a list is kept short: without what nothing reaches,
 // and without chains that only one line would lead to; but so that a change of a rule
-// changes one chain, unless it is the first Pass of a policy, or a profile's.
+// changes one chain, unless it is the first Pass of a policy, or a profile's, or opens
+// another door of a block.
 //
 // The package is larger than others because its three ways are held together by what
 // they share: the order of policies, the rules as chains, and how a rule matches.

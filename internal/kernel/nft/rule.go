@@ -101,7 +101,7 @@ func protocolOf(p *plan.Rule) int {
 // rule encodes a kernel rule: the matches of p, and what do adds.
 func (r *ruler) rule(p *plan.Rule, do func() error) (body, error) {
 	r.b = r.b[:0]
-	r.proto, r.guided = -1, false
+	r.proto, r.guided, r.named = -1, false, false
 	list := r.open(unix.NFTA_RULE_EXPRESSIONS)
 	// What the packet must be of is said before what stands in its header.
 	var errs []error

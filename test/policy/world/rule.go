@@ -255,3 +255,31 @@ func (d dice) globalPolicy(kind, name string, host bool) object {
 	d.directions(spec, in, types)
 	return object{"kind": kind, "metadata": meta, "spec": spec}
 }
+
+// run is many policies in a row that are about few ports, as the kernel's rules treat
+// as one.
+func (d dice) run() []object {
+	var out []object
+	sel := one(d, "all()", `app == "a"`, "has(role)")
+	few := []int{one(d, ports...), one(d, ports...)}
+	for i := range 4 + d.IntN(10) {
+		narrow := func() any {
+			r := object{"action": one(d, "Allow", "Allow", "Deny", "Log"), "protocol": one(d, "TCP", "TCP", "TCP", "UDP")}
+			if d.in(95) {
+				r["destination"] = object{"ports": []any{one(d, few...)}}
+			}
+			if d.in(70) {
+				r["source"] = object{"selector": d.selector(0)}
+			}
+			return r
+		}
+		spec := object{"tier": "default", "order": 12, "selector": sel, "types": []any{"Ingress", "Egress"}}
+		spec["ingress"], spec["egress"] = times(d, 2, narrow), times(d, 2, narrow)
+		kind := "GlobalNetworkPolicy"
+		if d.in(5) {
+			kind = "StagedGlobalNetworkPolicy"
+		}
+		out = append(out, object{"kind": kind, "metadata": object{"name": "run" + strconv.Itoa(i)}, "spec": spec})
+	}
+	return out
+}

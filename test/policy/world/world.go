@@ -163,6 +163,9 @@ func Random(r *rand.Rand) (World, error) {
 	for i := range 1 + d.IntN(9) {
 		docs = append(docs, d.policy(i, host))
 	}
+	if d.in(30) {
+		docs = append(docs, d.run()...)
+	}
 	var text []string
 	for _, o := range docs {
 		if o["apiVersion"] == nil {
