@@ -145,29 +145,34 @@ func (g *Graph) flush() plan.FilterDelta {
 	if g.loading {
 		return plan.FilterDelta{}
 	}
-	var now [2]plan.Table
-	for i := range g.halves {
-		now[i] = g.halves[i].table
+	var d plan.FilterDelta
+	if !g.dirty {
+		g.halves[0].flushHosts(&d.V4, g.halves[0].table)
+		g.halves[1].flushHosts(&d.V6, g.halves[1].table)
+		return d
 	}
-	if g.dirty {
-		g.dirty = false
-		// What it takes of other nodes it does not look at, so these are left out.
-		world := model.World{}
-		for k, o := range g.objects {
-			if n, ok := o.v.(model.Node); !ok || n.Name == g.options.Node {
-				world[k] = o.v
-			}
-		}
-		for i, f := range familiesOf(g.options, world) {
-			now[i] = f.table()
+	g.dirty = false
+	// Tables without nodes' addresses follow from nothing of other nodes.
+	world := model.World{}
+	for k, o := range g.objects {
+		if n, ok := o.v.(model.Node); !ok || n.Name == g.options.Node {
+			world[k] = o.v
 		}
 	}
-	return plan.FilterDelta{V4: g.halves[0].become(now[0]), V6: g.halves[1].become(now[1])}
+	families := familiesOf(g.options, world)
+	return plan.FilterDelta{V4: g.halves[0].become(families[0].table()), V6: g.halves[1].become(families[1].table())}
 }
 
 // become emits the change to a table, and of nodes' addresses.
 func (h *half) become(now plan.Table) plan.TableDelta {
 	d := difference(h.table, now)
+	h.flushHosts(&d, now)
+	h.table = now
+	return d
+}
+
+// flushHosts emits how nodes' addresses have changed, all of them if their set is new.
+func (h *half) flushHosts(d *plan.TableDelta, now plan.Table) {
 	switch c := (plan.SetChange{Set: AllHosts}); {
 	case now.Sets[AllHosts] == nil:
 	case h.table.Sets[AllHosts] == nil:
@@ -184,8 +189,6 @@ func (h *half) become(now plan.Table) plan.TableDelta {
 		d.Changes = appendChange(d.Changes, c)
 	}
 	clear(h.was)
-	h.table = now
-	return d
 }
 
 // difference is what makes now of before. A set of ours never changes its type.

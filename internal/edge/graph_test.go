@@ -404,3 +404,28 @@ func TestNamesAreOurOwn(t *testing.T) {
 		check(name, false)
 	}
 }
+
+// One node more among 5,000, and the snapshot of all.
+func BenchmarkGraph5000Nodes(b *testing.B) {
+	nodes := func(n int) model.Value {
+		a := netip.AddrFrom4([4]byte{10, byte(n >> 16), byte(n >> 8), byte(n)})
+		return model.Node{Name: fmt.Sprintf("node-%d", n), IPv4: netip.PrefixFrom(a, 24), Labels: map[string]string{"zone": "a"}}
+	}
+	all := batch(b, "reset, synced, pool p 10.65.0.0/16 nat ipip")
+	for n := range 5000 {
+		all.Puts = append(all.Puts, nodes(n))
+	}
+	b.Run("snapshot", func(b *testing.B) {
+		for b.Loop() {
+			NewGraph(options()).Step(all)
+		}
+	})
+	b.Run("one more", func(b *testing.B) {
+		g := NewGraph(options())
+		g.Step(all)
+		for b.Loop() {
+			g.Step(model.Batch{Puts: []model.Value{nodes(5000)}})
+			g.Step(model.Batch{Deletes: []model.Key{nodes(5000).Key()}})
+		}
+	})
+}
