@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -141,7 +142,7 @@ func (t *tunnels) step(b model.Batch, want route.Tunnels) {
 		}
 	}
 	for _, k := range b.Deletes {
-		look = look || k.Kind == model.KindIPAMBlock && t.hungry || k == self
+		look = look || k.Kind == model.KindIPAMBlock && (t.hungry || t.robbed(k)) || k == self
 	}
 	for _, in := range b.Invalids {
 		look = look || in.Key == self
@@ -171,6 +172,12 @@ func (t *tunnels) robs(b model.Block) bool {
 		holder, ok := ipam.HolderOf(b, a)
 		return !ok || holder.Secondary["node"] != t.node
 	})
+}
+
+// robbed reports whether the block of that key, which is gone, had an address of ours.
+func (t *tunnels) robbed(block model.Key) bool {
+	cidr, err := netip.ParsePrefix(strings.Replace(block.Name, "-", "/", 1))
+	return err == nil && slices.ContainsFunc(t.mine, cidr.Contains)
 }
 
 // sameTunnels reports whether two records are the same to a pass.

@@ -654,6 +654,24 @@ func TestTunnelsRun(t *testing.T) {
 		if got := w.check(); len(strings.Fields(got)) != 2 {
 			t.Errorf("after a release by others: %s", got)
 		}
+		// And so is one whose block somebody deletes.
+		blocks = model.Batch{}
+		for _, kind := range []model.Kind{model.KindIPAMBlock, model.KindBlockAffinity, model.KindIPAMHandle} {
+			objects, err := w.store.List(t.Context(), kind, "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, o := range objects {
+				key, _ := model.KeyOf(o.Object)
+				w.delete(key)
+				blocks.Deletes = append(blocks.Deletes, key)
+			}
+		}
+		w.t.step(blocks, needs("ipip vxlan"))
+		synctest.Wait()
+		if got := w.check(); len(strings.Fields(got)) != 2 {
+			t.Errorf("after a deletion of blocks by others: %s", got)
+		}
 		cancel()
 		if err := <-ended; !errors.Is(err, context.Canceled) {
 			t.Error(err)
