@@ -66,6 +66,7 @@ type ground struct {
 	testing.TB
 	pod, node, outside *testenv.Namespace
 	graph              *edge.Graph
+	policy             *policy.Graph
 	table              *nft.NFT
 }
 
@@ -95,8 +96,8 @@ func newGround(t *testing.T) *ground {
 	go func() { defer close(done); _ = g.table.Run(ctx) }()
 	t.Cleanup(func() { cancel(); <-done })
 	// Policy is in the tables, too, but has no say here: cali1 is no name of a workload's.
-	polices := policy.NewGraph("node-a", model.FelixConfig{InterfacePrefixes: []string{"none"}})
-	g.table.Apply(polices.Step(model.Batch{Reset: true, Synced: true}))
+	g.policy = policy.NewGraph("node-a", model.FelixConfig{InterfacePrefixes: []string{"none"}})
+	g.table.Apply(g.policy.Step(model.Batch{Reset: true, Synced: true}))
 	g.table.Synced()
 	g.serve()
 	return g

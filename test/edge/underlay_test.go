@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"net"
 	"net/netip"
 	"strings"
 	"testing"
@@ -65,6 +66,33 @@ func TestVXLAN(t *testing.T) {
 		g.tunnelled(v6, "VXLAN", pods, others)
 		if n := g.trackedVXLAN(v6); n > 0 {
 			t.Errorf("%d connections of VXLAN are tracked", n)
+		}
+	})
+}
+
+// TestHostEndpoint: host endpoints that allow nothing leave alone what nodes carry for
+// pods, outside and inside of the tunnel; what is for the node itself they deny in both.
+func TestHostEndpoint(t *testing.T) {
+	t.Parallel()
+	both(t, func(t *testing.T, g *ground, v6 bool) {
+		g.vxlan(v6)
+		pods, others := pool(v6), farPool(v6)
+		pods.VXLAN, others.VXLAN = model.EncapAlways, model.EncapAlways
+		self, peer := node("node-a", nodeAddr), node("node-b", outsideAddr)
+		g.table.Apply(g.policy.Step(model.Batch{Puts: []model.Value{self, peer, model.HostEndpoint{Name: "all", Node: "node-a", Link: "*"}}}))
+		g.set(pods, others, self, peer)
+		g.wantSeen("pod to pod", otherPod.of(v6), podAddr.of(v6))
+		for what, to := range map[string]netip.Addr{"to outside": outsideAddr.of(v6), "through the tunnel": otherPod.of(v6)} {
+			err := g.node.Do(func() error {
+				c, err := net.DialTimeout("tcp", netip.AddrPortFrom(to, 7).String(), silence)
+				if err == nil {
+					_ = c.Close()
+				}
+				return err
+			})
+			if err == nil {
+				t.Errorf("the node %s: nothing denies it", what)
+			}
 		}
 	})
 }
