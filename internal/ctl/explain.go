@@ -16,6 +16,8 @@ import (
 
 	v3 "github.com/weft-net/weft/api/v3"
 	"github.com/weft-net/weft/internal/model"
+	"github.com/weft-net/weft/internal/path"
+	"github.com/weft-net/weft/internal/plan"
 	"github.com/weft-net/weft/internal/policy"
 	"github.com/weft-net/weft/internal/run"
 	"github.com/weft-net/weft/internal/store"
@@ -38,10 +40,11 @@ func explainCommand(p Process) *cobra.Command {
 	var o explainOptions
 	cmd := &cobra.Command{
 		Use:   "explain SOURCE DESTINATION",
-		Short: "Say whether a packet may pass, and which policy decides it",
+		Short: "Say whether a packet may pass, which policy decides it, and which way it takes",
 		Long: `Say what becomes of the first packet of a connection, and why: every tier, policy,
-rule and profile that it meets, on the source's node and on the destination's, from
-the same code that the node agents compile for the kernel. It also says what would be
+rule and profile that it meets, on the source's node and on the destination's, and the
+route, tunnel, translation and MTU on each, from the same code that the node agents
+compile for the kernel. It also says what would be
 different if a staged policy were enforced. Answers of a connection always pass.
 
 An end is one of
@@ -98,17 +101,51 @@ func explain(ctx context.Context, p Process, o explainOptions, src, dst string) 
 		return fmt.Errorf("explain: %s to %s: %w", src, dst, err)
 	}
 	e.Notes = append(e.Notes, notes...)
+	answer := explanation{e, o.hops(world, q, e)}
 	if q.Protocol == 0 {
 		e.Notes = append(e.Notes, "no protocol is given: rules that name one do not match; --protocol and --port say more")
 	}
-	print := func(w io.Writer) error { _, err := io.WriteString(w, e.String()); return err }
-	if err := printAs(p.Stdout, *o.output, e, print); err != nil {
+	answer.Explanation = e
+	print := func(w io.Writer) error { _, err := io.WriteString(w, answer.String()); return err }
+	if err := printAs(p.Stdout, *o.output, answer, print); err != nil {
 		return err
 	}
 	if o.expect != "" && e.Allowed != (o.expect == "allow") {
 		return fmt.Errorf("explain: %s to %s: expected %s", src, dst, o.expect)
 	}
 	return nil
+}
+
+// explanation is whether a packet may pass, and which way it takes.
+type explanation struct {
+	policy.Explanation
+	Path []path.Hop `json:"path,omitempty"`
+}
+
+// String is e for people.
+func (e explanation) String() string {
+	text := e.Explanation.String()
+	if len(e.Path) > 0 {
+		text += "\n" + path.Text(e.Path)
+	}
+	return text
+}
+
+// hops is the way of the packet; none where nothing is known of addresses, as with files
+// of policies.
+func (o *explainOptions) hops(w model.World, q policy.Query, e policy.Explanation) []path.Hop {
+	known := false
+	for k := range w {
+		known = known || k.Kind == model.KindIPAMBlock
+	}
+	src, err := netip.ParseAddr(e.Source.Addr)
+	dst, err2 := netip.ParseAddr(e.Destination.Addr)
+	if !known || err != nil || err2 != nil {
+		return nil
+	}
+	packet := plan.Packet{Src: src, Dst: dst, Protocol: q.Protocol, SrcPort: q.SrcPort, DstPort: q.DstPort, ICMPType: q.ICMPType, ICMPCode: q.ICMPCode}
+	all := path.Trace(w, path.Query{Packet: packet, From: e.Source.Node, To: e.Destination.Node})
+	return slices.DeleteFunc(all, func(h path.Hop) bool { return o.at != "" && h.Node != o.at })
 }
 
 // world is the cluster that the question is about, and what is to be known of it.
@@ -148,7 +185,9 @@ func storedWorld(ctx context.Context, p Process) (model.World, []string, error) 
 		return nil, nil, err
 	}
 	defer func() { _ = st.Close() }()
-	w, invalids, err := store.Snapshot(ctx, st, policy.Kinds()...)
+	kinds := append(policy.Kinds(), model.KindIPAMBlock, model.KindIPPool, model.KindBGPConfiguration)
+	slices.Sort(kinds)
+	w, invalids, err := store.Snapshot(ctx, st, slices.Compact(kinds)...)
 	if err != nil {
 		return nil, nil, err
 	}

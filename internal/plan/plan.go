@@ -153,6 +153,56 @@ func (r Route) String() string {
 	return b.String()
 }
 
+// IPRoute prints r to the letter as `ip route` (iproute2 6.1) prints an IPv4 route, but for
+// the interface where the kernel is to find it.
+func (r Route) IPRoute() string {
+	s := r.Dst.String()
+	switch {
+	case r.Dst.IsSingleIP():
+		s = r.Dst.Addr().String()
+	case r.Dst.Bits() == 0:
+		s = "default"
+	}
+	switch r.Type {
+	case Blackhole:
+		s = "blackhole " + s
+	case Throw:
+		s = "throw " + s
+	}
+	hops := r.Via.Addrs()
+	if len(hops) == 1 {
+		s += " via " + hops[0].String()
+	}
+	if r.Link != "" {
+		s += " dev " + r.Link
+	}
+	switch r.Proto {
+	case ProtoBoot:
+	case ProtoBird:
+		s += " proto bird"
+	default:
+		s += fmt.Sprintf(" proto %d", r.Proto)
+	}
+	if r.Link != "" && len(hops) == 0 && r.Dst.Addr().Is4() {
+		s += " scope link"
+	}
+	if r.Src.IsValid() {
+		s += " src " + r.Src.String()
+	}
+	if r.Priority != 0 {
+		s += fmt.Sprintf(" metric %d", r.Priority)
+	}
+	if r.OnLink {
+		s += " onlink"
+	}
+	if len(hops) > 1 {
+		for _, h := range hops {
+			s += " nexthop via " + h.String()
+		}
+	}
+	return s
+}
+
 // Link is the host side of a workload's interface: the sysctls that it needs
 // (forwarding, proxy ARP and NDP and so on; facts of Calico in docs/routes.md)
 // are the door's trade. The link itself is made by the CNI executable.

@@ -52,6 +52,17 @@ func Compile(o Options, w model.World, underlay int, keys map[string]plan.Public
 	return plan.Node{}.Apply(d), plan.Filter{}.Apply(filter)
 }
 
+// RecordKeys are the public keys that a node's record says of its devices, by link: what
+// [Compile] wants to be told of a node whose devices nobody can look at.
+func RecordKeys(o Options, w model.World) map[string]plan.PublicKey {
+	self, _ := w[model.Node{Name: o.Node}.Key()].(model.Node)
+	out := map[string]plan.PublicKey{}
+	for f, s := range settingsFor(self, maps.Values(w), o.Env) {
+		out[s.link] = keyOf(self, f)
+	}
+	return out
+}
+
 type compiled struct {
 	o      Options
 	w      model.World

@@ -45,54 +45,9 @@ func (n *node) routes() string {
 	})
 	var out []string
 	for _, r := range all {
-		out = append(out, ipRoute(r))
+		out = append(out, r.IPRoute())
 	}
 	return lines(out)
-}
-
-func ipRoute(r plan.Route) string {
-	s := r.Dst.String()
-	switch {
-	case r.Dst.IsSingleIP():
-		s = r.Dst.Addr().String()
-	case r.Dst.Bits() == 0:
-		s = "default"
-	}
-	if r.Type == plan.Blackhole {
-		s = "blackhole " + s
-	}
-	hops := r.Via.Addrs()
-	if len(hops) == 1 {
-		s += " via " + hops[0].String()
-	}
-	if r.Link != "" {
-		s += " dev " + r.Link
-	}
-	switch r.Proto {
-	case plan.ProtoBoot:
-	case plan.ProtoBird:
-		s += " proto bird"
-	default:
-		s += fmt.Sprintf(" proto %d", r.Proto)
-	}
-	if r.Link != "" && len(hops) == 0 && r.Dst.Addr().Is4() {
-		s += " scope link"
-	}
-	if r.Src.IsValid() {
-		s += " src " + r.Src.String()
-	}
-	if r.Priority != 0 {
-		s += fmt.Sprintf(" metric %d", r.Priority)
-	}
-	if r.OnLink {
-		s += " onlink"
-	}
-	if len(hops) > 1 {
-		for _, h := range hops {
-			s += " nexthop via " + h.String()
-		}
-	}
-	return s
 }
 
 // tunnels prints the devices, the ends of VXLANs on other nodes, and the MTU of pods.
