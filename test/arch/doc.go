@@ -4,7 +4,7 @@
 //
 //	3  shells    cmd, agent, allocator, cni, ctl, lab, run, startup, control, docker
 //	2  doors     store, kernel, speaker, reconcile, cni/rpc
-//	1  deciders  policy, edge, route, ipam, peering, bgp
+//	1  deciders  policy, edge, route, wireguard, path, ipam, peering, bgp
 //	0  nouns     api/v3, model, selector, plan
 //
 // Doors and deciders do not know each other; a shell brings them together. Nouns

@@ -44,6 +44,7 @@ func places() map[string]Layer {
 		"internal/peering": Deciders,
 		"internal/bgp":     Deciders,
 
+		"internal/path":      Deciders,
 		"internal/wireguard": Deciders,
 
 		"internal/store":     Doors,
