@@ -1,0 +1,36 @@
+package model
+
+import (
+	"strconv"
+
+	v3 "github.com/weft-net/weft/api/v3"
+)
+
+func parseNode(o *v3.Node) (Value, error) {
+	n := Node{Name: o.Name, Labels: o.Labels}
+	var e first
+	if b := o.Spec.BGP; b != nil {
+		n.IPv4 = try(&e, nodeAddr, "spec.bgp.ipv4Address", b.IPv4Address)
+		n.IPv6 = try(&e, nodeAddr, "spec.bgp.ipv6Address", b.IPv6Address)
+		n.IPIPTunnel = try(&e, addr, "spec.bgp.ipv4IPIPTunnelAddr", b.IPv4IPIPTunnelAddr)
+		n.RouteReflector = try(&e, addr, "spec.bgp.routeReflectorClusterID", b.RouteReflectorClusterID)
+		if b.ASNumber != nil {
+			n.ASN = uint32(*b.ASNumber)
+		}
+	}
+	n.VXLANTunnel = try(&e, addr, "spec.ipv4VXLANTunnelAddr", o.Spec.IPv4VXLANTunnelAddr)
+	n.VXLANTunnelV6 = try(&e, addr, "spec.ipv6VXLANTunnelAddr", o.Spec.IPv6VXLANTunnelAddr)
+	n.VXLANMAC = canonicalMAC(o.Spec.VXLANTunnelMACAddr)
+	n.VXLANMACV6 = canonicalMAC(o.Spec.VXLANTunnelMACAddrV6)
+	if w := o.Spec.Wireguard; w != nil {
+		n.WireGuardAddr = try(&e, addr, "spec.wireguard.interfaceIPv4Address", w.InterfaceIPv4Address)
+		n.WireGuardAddrV6 = try(&e, addr, "spec.wireguard.interfaceIPv6Address", w.InterfaceIPv6Address)
+	}
+	n.WireGuardKey = try(&e, publicKey, "status.wireguardPublicKey", o.Status.WireguardPublicKey)
+	n.WireGuardKeyV6 = try(&e, publicKey, "status.wireguardPublicKeyV6", o.Status.WireguardPublicKeyV6)
+	// The node's agent writes it anew where it is none.
+	if mtu, err := strconv.ParseUint(o.Annotations[MTUAnnotation], 10, 16); err == nil {
+		n.MTU = int(mtu)
+	}
+	return n, e.err
+}
