@@ -290,11 +290,12 @@ func (d *Devices) Problems() []Problem {
 	return out
 }
 
-// Notices says what works, but not as one might expect.
+// Notices says what works, but not as one might expect; of an IPIP device while one is
+// wanted.
 func (d *Devices) Notices() []Problem {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return slices.Clone(d.notices)
+	return slices.DeleteFunc(slices.Clone(d.notices), func(p Problem) bool { return p.Object == plan.IPIPDevice && d.links[p.Object] == nil })
 }
 
 // Stats says what was done since New.

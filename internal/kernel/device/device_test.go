@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -638,4 +639,27 @@ func (k kernel) try(command string) (string, error) {
 	}
 	err := cmd.Wait()
 	return out.String(), err
+}
+
+func TestLostEventsAreMadeUpFor(t *testing.T) {
+	t.Parallel()
+	k := newKernel(t)
+	d, _ := k.start(device.Options{}, both())
+	d.Synced()
+	k.wait(d)
+	k.until(eventually, "a quiet start", func() bool { return d.Stats().Dumps >= 2 })
+	k.wait(d)
+	var flood strings.Builder
+	for i := range 40_000 {
+		fmt.Fprintf(&flood, "neigh add 172.%d.%d.%d lladdr 02:00:00:00:00:01 nud permanent dev eth0\n", 16+i>>16, i>>8&255, i&255)
+	}
+	flood.WriteString("neigh del 192.168.98.1 dev vxlan.calico\nlink del vxlan-v6.calico\n")
+	file := filepath.Join(t.TempDir(), "flood")
+	if err := os.WriteFile(file, []byte(flood.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	release := d.Hold()
+	k.ip("-batch " + file)
+	release()
+	k.until(eventually, "healed", func() bool { return d.Stats().Dumps >= 3 && k.entries() == bothEntries })
 }
