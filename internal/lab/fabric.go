@@ -9,6 +9,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/weft-net/weft/internal/lab/filter"
 	"github.com/weft-net/weft/internal/lab/topology"
 )
 
@@ -49,7 +50,7 @@ func buildFabric(t *topology.Topology) error {
 			return fmt.Errorf("lab: rack %s: up: %w", rack.Name, err)
 		}
 	}
-	if err := filterFabric(t); err != nil {
+	if err := filter.Fabric(t, bridgeName); err != nil {
 		return fmt.Errorf("lab: fabric: strictness and loss: %w", err)
 	}
 	return nil
@@ -86,7 +87,7 @@ func (ns *namespace) connect(p plug) error {
 	if err := netlink.LinkAdd(veth); err != nil {
 		return fmt.Errorf("add link %s: %w", p.port, err)
 	}
-	if err := filterPort(p.port, p.rack); err != nil {
+	if err := filter.Port(p.port, p.rack); err != nil {
 		return fmt.Errorf("link %s: strictness and loss: %w", p.port, err)
 	}
 	if err := netlink.LinkSetUp(veth); err != nil {

@@ -68,6 +68,18 @@ const (
 	ICMPv6 = 58
 )
 
+// Echo reports whether h is of an ICMP or ICMPv6 echo, and whether of the request rather
+// than the reply (RFC 792, RFC 4443).
+func (h Header) Echo() (request, ok bool) {
+	switch [2]uint8{h.Protocol, h.Type} {
+	case [2]uint8{ICMP, 8}, [2]uint8{ICMPv6, 128}:
+		return true, true
+	case [2]uint8{ICMP, 0}, [2]uint8{ICMPv6, 129}:
+		return false, true
+	}
+	return false, false
+}
+
 // String prints h as tcpdump does: 10.0.0.1.1024 > 10.0.0.2.80 TCP.
 func (h Header) String() string {
 	switch h.Protocol {

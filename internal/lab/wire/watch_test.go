@@ -1,4 +1,4 @@
-package lab
+package wire
 
 import (
 	"encoding/binary"
@@ -76,18 +76,18 @@ func TestWatch(t *testing.T) {
 			target := func(name string) topology.Target {
 				return topology.Target{Kind: topology.ToPod, Namespace: "default", Name: name}
 			}
-			w := watch{
-				trace: trace{way{from: target("p"), to: target("q"), source: netip.MustParseAddr(p), addr: netip.MustParseAddr(q), protocol: "icmp"}, mark},
-				want:  formOf(tt.want),
-				here:  topology.Node{Name: "a", Addresses: []netip.Addr{netip.MustParseAddr(a)}},
-				there: topology.Node{Name: "b", Links: []topology.Link{{Addresses: []netip.Addr{netip.MustParseAddr(b)}}}},
-				ports: frame.Ports{VXLAN: 4789, WireGuard: [2]uint16{51820, 51821}},
+			w := Watch{
+				Probe: Probe{From: target("p"), To: target("q"), Source: netip.MustParseAddr(p), Addr: netip.MustParseAddr(q), Protocol: "icmp", Mark: mark},
+				Want:  FormOf(tt.want),
+				Here:  topology.Node{Name: "a", Addresses: []netip.Addr{netip.MustParseAddr(a)}},
+				There: topology.Node{Name: "b", Links: []topology.Link{{Addresses: []netip.Addr{netip.MustParseAddr(b)}}}},
+				Ports: frame.Ports{VXLAN: 4789, WireGuard: [2]uint16{51820, 51821}},
 			}
 			for _, s := range tt.seen {
-				w.see(s, "r1")
+				w.See(s, "r1")
 			}
 			got := ""
-			if err := w.verdict(); err != nil {
+			if err := w.Verdict(); err != nil {
 				got = err.Error()
 			}
 			if got != tt.says {

@@ -1,4 +1,18 @@
-package lab
+// Package filter drops packets in a lab's fabric, as bad cables and strict clouds do: by
+// rules of nftables in its namespace, in tables named lab.
+//
+//	netdev lab, chain PORT at ingress: what a machine sends, first of all:
+//	    the strictness of its rack, then the rack's loss
+//	inet lab, chain forward: what the fabric passes on between racks:
+//	    the strictness of the fabric, then the loss of the rack it goes to
+//
+// So a packet is exposed to the loss of a rack once: when it enters the segment. The
+// fabric's own packets, such as ICMP errors, are exposed to nothing.
+//
+// Rules are written as netlink messages, since the lab starts no nft, and package nft of
+// the node agents has other rules only: no loss, and no chain that sees a port. They are
+// made once, when a lab comes up, and gone with its namespace: nothing is read back.
+package filter
 
 import (
 	"encoding/binary"
@@ -14,18 +28,8 @@ import (
 	"github.com/weft-net/weft/internal/lab/topology"
 )
 
-// What the fabric does to packets, beside carrying them, is rules of nftables in its
-// namespace, in tables named lab:
-//
-//	netdev lab, chain PORT at ingress: what a machine sends, first of all:
-//	    the strictness of its rack, then the rack's loss
-//	inet lab, chain forward: what the fabric passes on between racks:
-//	    the strictness of the fabric, then the loss of the rack it goes to
-//
-// So a packet is exposed to the loss of a rack once: when it enters the segment.
-
-// filterTable is the name of both tables.
-const filterTable = "lab"
+// tableName is that of both tables.
+const tableName = "lab"
 
 // ruleset is a transaction of nf_tables that is being written.
 type ruleset struct {
@@ -60,7 +64,7 @@ func (r *ruleset) message(typ uint16, family uint8, body func(b []byte) []byte) 
 // table makes the lab's table of that family, unless there is one.
 func (r *ruleset) table(family uint8) {
 	r.message(unix.NFT_MSG_NEWTABLE, family, func(b []byte) []byte {
-		return netlink.AppendAttrString(b, unix.NFTA_TABLE_NAME, filterTable)
+		return netlink.AppendAttrString(b, unix.NFTA_TABLE_NAME, tableName)
 	})
 }
 
@@ -68,7 +72,7 @@ func (r *ruleset) table(family uint8) {
 func (r *ruleset) chain(family uint8, name string, at *hook) {
 	const hookNumber, hookPriority, hookDevice = 1, 2, 3 // NFTA_HOOK_*
 	r.message(unix.NFT_MSG_NEWCHAIN, family, func(b []byte) []byte {
-		b = netlink.AppendAttrString(b, unix.NFTA_CHAIN_TABLE, filterTable)
+		b = netlink.AppendAttrString(b, unix.NFTA_CHAIN_TABLE, tableName)
 		b = netlink.AppendAttrString(b, unix.NFTA_CHAIN_NAME, name)
 		if at == nil {
 			return b
@@ -88,7 +92,7 @@ func (r *ruleset) chain(family uint8, name string, at *hook) {
 // rule adds a rule at the end of a chain.
 func (r *ruleset) rule(family uint8, chain string, exprs ...[]expr) {
 	r.message(unix.NFT_MSG_NEWRULE, family, func(b []byte) []byte {
-		b = netlink.AppendAttrString(b, unix.NFTA_RULE_TABLE, filterTable)
+		b = netlink.AppendAttrString(b, unix.NFTA_RULE_TABLE, tableName)
 		b = netlink.AppendAttrString(b, unix.NFTA_RULE_CHAIN, chain)
 		return nest(b, unix.NFTA_RULE_EXPRESSIONS, func(b []byte) []byte {
 			for _, e := range slices.Concat(exprs...) {
@@ -305,9 +309,10 @@ func knownAddresses(t *topology.Topology) []netip.Prefix {
 	return out
 }
 
-// filterFabric is what the fabric does to what it passes on, and the ground of what the
-// racks do at their ports.
-func filterFabric(t *topology.Topology) error {
+// Fabric is what the fabric does to what it passes on, and the ground of what [Port]
+// adds. It is for the namespace of the calling thread; bridge names that of the i-th rack.
+// The error is the kernel's, which may lack nf_tables or a part of it.
+func Fabric(t *topology.Topology, bridge func(i int) string) error {
 	var r ruleset
 	switch {
 	case slices.ContainsFunc(t.Racks, func(r topology.Rack) bool { return r.Strict || r.Loss > 0 }):
@@ -325,15 +330,15 @@ func filterFabric(t *topology.Topology) error {
 	}
 	for i, rack := range t.Racks {
 		if rack.Loss > 0 {
-			r.rule(unix.NFPROTO_INET, forward, outOf(bridgeName(i)), byChance(rack.Loss), verdict(nfDrop, ""))
+			r.rule(unix.NFPROTO_INET, forward, outOf(bridge(i)), byChance(rack.Loss), verdict(nfDrop, ""))
 		}
 	}
 	return r.commit()
 }
 
-// filterPort is what a rack does to what a machine sends, at the fabric's end of its
-// link.
-func filterPort(port string, rack topology.Rack) error {
+// Port is what a rack does to what a machine sends, at the fabric's end of its link,
+// which exists.
+func Port(port string, rack topology.Rack) error {
 	if !rack.Strict && rack.Loss == 0 {
 		return nil
 	}

@@ -1,4 +1,4 @@
-package lab
+package filter
 
 import (
 	"testing"
@@ -33,10 +33,10 @@ func TestLoss(t *testing.T) {
 			_, _, _ = unix.Recvfrom(in, make([]byte, 8), 0)
 			b.MustDo(func() error {
 				lossy := &topology.Topology{Racks: []topology.Rack{{Loss: max(tt.percent, 0.01)}}}
-				if err := filterFabric(lossy); err != nil {
+				if err := Fabric(lossy, func(int) string { return "rack1" }); err != nil {
 					return err
 				}
-				return filterPort("port", topology.Rack{Loss: tt.percent})
+				return Port("port", topology.Rack{Loss: tt.percent})
 			})
 			if got := arrived(out, in); got < tt.least || got > tt.most {
 				t.Errorf("%d of %d datagrams arrived, want %d to %d", got, sent, tt.least, tt.most)
