@@ -14,6 +14,7 @@ import (
 	"github.com/weft-net/weft/internal/allocator"
 	"github.com/weft-net/weft/internal/cni/rpc"
 	"github.com/weft-net/weft/internal/ipam"
+	"github.com/weft-net/weft/internal/kernel/veth"
 	"github.com/weft-net/weft/internal/model"
 	"github.com/weft-net/weft/internal/store"
 )
@@ -80,7 +81,17 @@ func (a *attachments) Add(ctx context.Context, r rpc.AddRequest) (rpc.AddRespons
 	if err := a.inForce(ctx, r, ep); err != nil {
 		return rpc.AddResponse{}, err
 	}
-	return rpc.AddResponse{Addrs: append(printed(got.Addrs, r.Address.Exact), r.Endpoint.Given...), MTU: a.mtu()}, nil
+	addrs := append(printed(got.Addrs, r.Address.Exact), r.Endpoint.Given...)
+	return rpc.AddResponse{Addrs: addrs, MTU: mtuFor(a.mtu(), addrs)}, nil
+}
+
+// mtuFor is the MTU of an interface with these addresses: mtu, but with IPv6 no less than
+// Linux needs to have it there.
+func mtuFor(mtu int, addrs []netip.Prefix) int {
+	if mtu != 0 && slices.ContainsFunc(addrs, func(p netip.Prefix) bool { return p.Addr().Is6() }) {
+		return max(mtu, veth.MinIPv6)
+	}
+	return mtu
 }
 
 // inForce waits until the endpoint's routes and policy are in the kernel. When the

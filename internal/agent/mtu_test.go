@@ -258,3 +258,16 @@ func TestReadMTUFile(t *testing.T) {
 		t.Error("no file: no error")
 	}
 }
+
+func TestMTUFor(t *testing.T) {
+	t.Parallel()
+	v4, v6 := netip.MustParsePrefix("10.0.0.1/32"), netip.MustParsePrefix("fd00::1/128")
+	for _, tt := range []struct {
+		mtu, want int
+		addrs     []netip.Prefix
+	}{{1450, 1450, []netip.Prefix{v4, v6}}, {1200, 1200, []netip.Prefix{v4}}, {1200, 1280, []netip.Prefix{v4, v6}}, {0, 0, []netip.Prefix{v6}}} {
+		if got := mtuFor(tt.mtu, tt.addrs); got != tt.want {
+			t.Errorf("%d for %v: got %d, want %d", tt.mtu, tt.addrs, got, tt.want)
+		}
+	}
+}

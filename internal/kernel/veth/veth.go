@@ -15,6 +15,9 @@
 // it is, and what is too long further on is answered by the node's routing with ICMP
 // (RFC 1191, RFC 8201), as by any router.
 //
+// Linux takes IPv6 from an interface whose MTU goes below 1280 bytes (RFC 8200), addresses
+// and all, for good. So a workload that has an IPv6 address gets no less than that.
+//
 // Deliberately not here: the MTU of new interfaces, which the CNI executable sets, and
 // whether an MTU is the workload's own wish: the caller says which MTU a pair must have
 // to be changed.
@@ -34,11 +37,14 @@ import (
 	"github.com/weft-net/weft/internal/kernel/netlink"
 )
 
+// MinIPv6 is the least MTU with which Linux lets an interface have IPv6, bytes.
+const MinIPv6 = 1280
+
 // Options say which pairs are changed, and how.
 type Options struct {
 	Prefixes []string // of the names of the node's ends
 	From     []int    // bytes: a pair is changed if both its ends have one of these
-	To       int      // bytes
+	To       int      // bytes; below MinIPv6 only for workloads without IPv6
 	// Namespaces are patterns of files that may be workloads' network namespaces, as
 	// filepath.Glob knows them; nil: DefaultNamespaces.
 	Namespaces []string
@@ -67,7 +73,7 @@ func mounted(table string) []string {
 
 // Report is what SetMTU did.
 type Report struct {
-	Changed []string // names of the node's ends of the pairs that have the new MTU now
+	Changed []string // names of the node's ends of the pairs that have another MTU now
 	Left    []string // of those whose workload's namespace can't be reached: they are as before
 }
 
@@ -76,6 +82,7 @@ type pair struct {
 	name       string
 	index, far uint32 // interface numbers, each in its namespace
 	ns         uint32 // number of the workload's namespace
+	mtu, to    int    // bytes: of the node's end, and what both ends are to have
 }
 
 // SetMTU changes the MTU of pairs. The machine is the network namespace of the caller's
@@ -87,6 +94,9 @@ func SetMTU(o Options) (Report, error) {
 		return Report{}, fmt.Errorf("veth: %w", err)
 	}
 	defer func() { _ = s.Close() }()
+	if slices.ContainsFunc(o.From, func(mtu int) bool { return mtu < MinIPv6 }) {
+		o.From = append(slices.Clip(o.From), MinIPv6) // what some have instead
+	}
 	pairs, err := pairsWith(s, o)
 	if err != nil || len(pairs) == 0 {
 		return Report{}, err
@@ -104,8 +114,8 @@ func SetMTU(o Options) (Report, error) {
 		changed, err := setFar(fd, wanted[ns], o)
 		errs = append(errs, err)
 		for _, p := range changed {
-			if err := setMTU(s, p.index, o.To); err != nil {
-				errs = append(errs, fmt.Errorf("veth: link %s: mtu %d: %w", p.name, o.To, err))
+			if err := setMTU(s, p.index, p.to); err != nil {
+				errs = append(errs, fmt.Errorf("veth: link %s: mtu %d: %w", p.name, p.to, err))
 				continue
 			}
 			report.Changed = append(report.Changed, p.name)
@@ -132,7 +142,7 @@ func pairsWith(s *netlink.Socket, o Options) ([]pair, error) {
 	for range 10 {
 		var out []pair
 		err := s.Dump(unix.RTM_GETLINK, all, func(_ uint16, body []byte) {
-			if p, mtu, ok := parse(body); ok && hasPrefix(p.name, o.Prefixes) && mtu != o.To && slices.Contains(o.From, mtu) {
+			if p, ok := parse(body); ok && hasPrefix(p.name, o.Prefixes) && p.mtu != o.To && slices.Contains(o.From, p.mtu) {
 				out = append(out, p)
 			}
 		}, nil)
@@ -151,9 +161,9 @@ func hasPrefix(name string, prefixes []string) bool {
 }
 
 // parse reads a link; false: it has no other end in another namespace.
-func parse(body []byte) (p pair, mtu int, ok bool) {
+func parse(body []byte) (p pair, ok bool) {
 	if len(body) < unix.SizeofIfInfomsg {
-		return p, 0, false
+		return p, false
 	}
 	p.index = netlink.Uint32(body[4:])
 	for typ, v := range netlink.Attributes(body[unix.SizeofIfInfomsg:]) {
@@ -161,14 +171,14 @@ func parse(body []byte) (p pair, mtu int, ok bool) {
 		case unix.IFLA_IFNAME:
 			p.name = unix.ByteSliceToString(v)
 		case unix.IFLA_MTU:
-			mtu = int(netlink.Uint32(v))
+			p.mtu = int(netlink.Uint32(v))
 		case unix.IFLA_LINK:
 			p.far = netlink.Uint32(v)
 		case unix.IFLA_LINK_NETNSID:
 			p.ns, ok = netlink.Uint32(v), true
 		}
 	}
-	return p, mtu, ok
+	return p, ok
 }
 
 // setFar changes the workloads' ends in the namespace fd, and returns the pairs whose other
@@ -181,24 +191,24 @@ func setFar(fd int, pairs []pair, o Options) ([]pair, error) {
 			return fmt.Errorf("veth: in a workload's namespace: %w", err)
 		}
 		defer func() { _ = s.Close() }()
-		mtus := map[uint32]int{}
-		err = s.Dump(unix.RTM_GETLINK, make([]byte, unix.SizeofIfInfomsg), func(_ uint16, body []byte) {
-			if p, mtu, _ := parse(body); p.index != 0 {
-				mtus[p.index] = mtu
-			}
-		}, nil)
-		if err != nil && !errors.Is(err, netlink.ErrInterrupted) {
-			return fmt.Errorf("veth: in a workload's namespace: list links: %w", err)
+		mtus, v6, err := farEnds(s)
+		if err != nil {
+			return fmt.Errorf("veth: in a workload's namespace: %w", err)
 		}
 		var errs []error
 		for _, p := range pairs {
+			if p.to = o.To; v6[p.far] {
+				p.to = max(o.To, MinIPv6)
+			}
 			switch mtu := mtus[p.far]; {
-			case mtu == o.To:
+			case mtu == p.to && p.mtu == p.to:
+				continue
+			case mtu == p.to:
 			case !slices.Contains(o.From, mtu):
 				continue // the workload has changed it itself
 			default:
-				if err := setMTU(s, p.far, o.To); err != nil {
-					errs = append(errs, fmt.Errorf("veth: other end of %s: mtu %d: %w", p.name, o.To, err))
+				if err := setMTU(s, p.far, p.to); err != nil {
+					errs = append(errs, fmt.Errorf("veth: other end of %s: mtu %d: %w", p.name, p.to, err))
 					continue
 				}
 			}
@@ -207,6 +217,31 @@ func setFar(fd int, pairs []pair, o Options) ([]pair, error) {
 		return errors.Join(errs...)
 	})
 	return done, err
+}
+
+// farEnds reads the MTUs of links, by their number, and which have an IPv6 address beside
+// the link-local one that any has.
+func farEnds(s *netlink.Socket) (mtus map[uint32]int, v6 map[uint32]bool, err error) {
+	mtus, v6 = map[uint32]int{}, map[uint32]bool{}
+	err = s.Dump(unix.RTM_GETLINK, make([]byte, unix.SizeofIfInfomsg), func(_ uint16, body []byte) {
+		if p, _ := parse(body); p.index != 0 {
+			mtus[p.index] = p.mtu
+		}
+	}, nil)
+	if err != nil && !errors.Is(err, netlink.ErrInterrupted) {
+		return nil, nil, fmt.Errorf("list links: %w", err)
+	}
+	all := make([]byte, unix.SizeofIfAddrmsg)
+	all[0] = unix.AF_INET6
+	err = s.Dump(unix.RTM_GETADDR, all, func(_ uint16, body []byte) {
+		if len(body) >= unix.SizeofIfAddrmsg && body[3] == unix.RT_SCOPE_UNIVERSE {
+			v6[netlink.Uint32(body[4:])] = true
+		}
+	}, nil)
+	if err != nil && !errors.Is(err, netlink.ErrInterrupted) {
+		return nil, nil, fmt.Errorf("list addresses: %w", err)
+	}
+	return mtus, v6, nil
 }
 
 // setMTU changes one link; one that is gone is no error.

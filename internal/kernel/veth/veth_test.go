@@ -103,6 +103,38 @@ func TestSetMTU(t *testing.T) {
 	check("1350 1350 1500 1200 1500 1500 | 1350 1350 | 1300 1200 1500 | 1500")
 }
 
+// TestIPv6Stays: below 1280 bytes Linux would take IPv6 from an interface for good.
+func TestIPv6Stays(t *testing.T) {
+	t.Parallel()
+	host, pod := testenv.Netns(t), testenv.Netns(t)
+	testenv.Veth(t, host, "cali1", nil, pod, "eth0", []string{"10.0.0.1/32", "fd00::1/128"})
+	testenv.Veth(t, host, "cali2", nil, pod, "eth1", []string{"10.0.0.2/32"})
+	for _, step := range []struct {
+		from, to int
+		want     string
+	}{{1500, 1200, "1280 1200 1280 1200"}, {1500, 1200, "1280 1200 1280 1200"}, {1200, 1250, "1280 1250 1280 1250"}, {1250, 1400, "1400 1400 1400 1400"}} {
+		var got Report
+		host.MustDo(func() (err error) {
+			got, err = SetMTU(Options{Prefixes: []string{"cali"}, From: []int{step.from}, To: step.to, Namespaces: []string{pod.Path()}})
+			return err
+		})
+		if text := mtus(t, host, "cali1", "cali2") + " " + mtus(t, pod, "eth0", "eth1"); text != step.want || got.Left != nil {
+			t.Errorf("%d to %d: %s, %+v; want %s", step.from, step.to, text, got, step.want)
+		}
+	}
+	pod.MustDo(func() error {
+		l, err := netlink.LinkByName("eth0")
+		if err != nil {
+			return err
+		}
+		addrs, err := netlink.AddrList(l, netlink.FAMILY_V6)
+		if err == nil && !slices.ContainsFunc(addrs, func(a netlink.Addr) bool { return a.IP.String() == "fd00::1" }) {
+			err = fmt.Errorf("the address went: %v", addrs)
+		}
+		return err
+	})
+}
+
 // TestOfProcess finds a workload's namespace by a process that runs in it.
 func TestOfProcess(t *testing.T) {
 	t.Parallel()
