@@ -213,14 +213,6 @@ const (
 	SNAT       // the connection's source becomes NAT.Addr
 )
 
-// NAT says what the source of a connection becomes. It is comparable. The zero NAT
-// keeps ports where it can.
-type NAT struct {
-	Addr                netip.Addr // of SNAT
-	FirstPort, LastPort uint16     // the source port is one of these; 0: any
-	Random              bool       // the source port is a random one, so that nobody else's is tried first
-}
-
 // Dispatch finds a chain in two steps: interface to class, class to chain. So that
 // many interfaces share a chain, and one more is one more element.
 type Dispatch struct {

@@ -69,30 +69,6 @@ func (v Verdict) String() string {
 	return [...]string{"continue", "accept", "drop", "reject", "return", "jump", "goto", "masquerade", "snat"}[v]
 }
 
-// String is what nft writes behind the verdict; it begins with a space, or is empty.
-func (n *NAT) String() string {
-	if n == nil {
-		return ""
-	}
-	to, random := "", ""
-	if n.Addr.IsValid() {
-		to = n.Addr.String()
-	}
-	if n.LastPort > 0 {
-		if n.Addr.Is6() {
-			to = "[" + to + "]"
-		}
-		to += ":" + rangeText(n.FirstPort, n.LastPort)
-	}
-	if to != "" {
-		to = " to " + to
-	}
-	if n.Random {
-		random = " fully-random"
-	}
-	return to + random
-}
-
 // String is the match as nft writes it.
 func (m Match) String() string {
 	not := ""
@@ -220,10 +196,6 @@ func (h Hook) String() string {
 
 // String is the type as nft writes it.
 func (t ChainType) String() string { return [...]string{"filter", "nat"}[t] }
-
-// PrioritySourceNAT is the priority of chains that translate source addresses, which
-// nft writes as srcnat.
-const PrioritySourceNAT = 100
 
 // String is the line that nft writes of a base chain.
 func (b Base) String() string {
