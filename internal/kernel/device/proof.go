@@ -109,19 +109,11 @@ func scratch(lazy bool) (why string, err error) {
 	if err != nil {
 		return "", err
 	}
-	wire, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+	wire, err := listenWire(v1)
 	if err != nil {
 		return "", err
 	}
 	defer unix.Close(wire)
-	timeout := unix.NsecToTimeval(scratchTimeout.Nanoseconds())
-	if err := unix.SetsockoptTimeval(wire, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout); err != nil {
-		return "", err
-	}
-	all := binary.NativeEndian.Uint16([]byte{0, unix.ETH_P_ALL})
-	if err := unix.Bind(wire, &unix.SockaddrLinklayer{Protocol: all, Ifindex: int(v1)}); err != nil {
-		return "", err
-	}
 	out, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return "", err
@@ -143,6 +135,23 @@ func scratch(lazy bool) (why string, err error) {
 			return why, nil
 		}
 	}
+}
+
+// listenWire opens a socket for the frames that a link of that index receives.
+func listenWire(index int32) (fd int, err error) {
+	if fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0); err != nil {
+		return -1, err
+	}
+	timeout := unix.NsecToTimeval(scratchTimeout.Nanoseconds())
+	all := binary.NativeEndian.Uint16([]byte{0, unix.ETH_P_ALL})
+	err = errors.Join(
+		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout),
+		unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: int(index)}))
+	if err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
 }
 
 // scratchLinks makes the devices, and gives the index of the far end.
