@@ -276,7 +276,7 @@ func TestPortTaken(t *testing.T) {
 	defer taken.Close()
 	d, _ := k.start(device.Options{}, both())
 	k.until(eventually, "problems", func() bool { return len(d.Problems()) > 0 })
-	k.problem(d, plan.VXLANDevice, "UDP port 4789 is taken by device.test (process ", "vxlanPort")
+	k.problem(d, plan.VXLANDevice, "UDP port 4789 is taken by ", fmt.Sprintf("(process %d)", os.Getpid()), "vxlanPort")
 	taken.Close()
 	k.wait(d) // by a retry
 	if got := k.entries(); got != bothEntries {
