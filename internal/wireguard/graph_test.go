@@ -353,6 +353,7 @@ func TestGraph(t *testing.T) {
 				"peer 02000000 dev wg-v6.cali endpoint [fd00::2]:51821 allowed [fd00::2/128 fd10::40/122] keepalive 0s; " +
 				"throw fd10::/122 proto 12 table 1; fd10::40/122 dev wg-v6.cali proto 12 table 1",
 		},
+		"IPv6, underlay too small": {"felix default on6, node a fd00::1/64 k6=1, node b fd00::2/64 k6=2, block fd10::40/122 b; mtu 1300", strings.Replace(rule, "family 4", "family 6", 1) + "throw fd10::40/122 proto 12 table 1"},
 		"both": {
 			"felix default on on6, node a 192.168.0.1/24 fd00::1/64 k=1 k6=5, node b 192.168.0.2/24 fd00::2/64 k=2 k6=2, block 10.0.1.0/26 b, block fd10::40/122 b; mtu 1500",
 			"device wireguard.cali wireguard mtu 1440 port 51820 fwmark 0x100000; device wg-v6.cali wireguard mtu 1420 port 51821 fwmark 0x100000; " +
@@ -500,7 +501,7 @@ func TestProblems(t *testing.T) {
 		"none":         {ab, "[]"},
 		"no address":   {ab + "; node a", "[Node/a: wireguardEnabled: the node has no IPv4 address, so its IPv4 packets are not encrypted; give it one]"},
 		"same key":     {ab + "; node c 192.168.0.3/24 k=2", "[Node/b: status.wireguardPublicKey: of IPv4: not taken as a peer: nodes b, c have the same key; each must have its own Node/c: status.wireguardPublicKey: of IPv4: not taken as a peer: nodes b, c have the same key; each must have its own]"},
-		"small for v6": {"felix default on6, node a fd00::1/64; mtu 1300", "[Node/a: wireguardEnabledV6: MTU 1220: IPv6 needs at least 1280, that is 1360 on the underlay]"},
+		"small for v6": {"felix default on6, node a fd00::1/64; mtu 1300", "[Node/a: wireguardEnabledV6: no device of MTU 1220: IPv6 needs at least 1280, that is 1360 on the underlay]"},
 		"one name":     {"felix default on on6 link=wg-v6.cali, node a 192.168.0.1/24 fd00::1/64", `[wireguardInterfaceNameV6: "wg-v6.cali": no device for IPv6: that of IPv4 has this name; they must differ]`},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -20,16 +20,16 @@ func (g *Graph) Problems() []model.Problem {
 			family, name = "IPv6", "wireguardEnabledV6"
 		}
 		self := model.Node{Name: g.opts.Node}.Key()
-		switch mtu := s.mtuBytes(); {
+		switch {
 		case s.twin:
 			out = append(out, model.Problem{Text: fmt.Sprintf(
 				"wireguardInterfaceNameV6: %q: no device for IPv6: that of IPv4 has this name; they must differ", s.link)})
 		case !s.addr.IsValid():
 			out = append(out, model.Problem{Key: self, Text: fmt.Sprintf(
 				"%s: the node has no %s address, so its %s packets are not encrypted; give it one", name, family, family)})
-		case f == 1 && mtu != 0 && mtu < 1280:
+		case s.narrow():
 			out = append(out, model.Problem{Key: self, Text: fmt.Sprintf(
-				"%s: MTU %d: IPv6 needs at least 1280, that is %d on the underlay", name, mtu, 1280+overhead6)})
+				"%s: no device of MTU %d: IPv6 needs at least 1280, that is %d on the underlay", name, s.mtuBytes(), 1280+overhead6)})
 		}
 		for key := range g.doubled[f] {
 			for _, node := range g.holders[f][key] {

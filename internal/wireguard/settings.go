@@ -113,7 +113,13 @@ func sidesOf(n model.Node, s [2]setting, underlay int, keys map[string]plan.Publ
 }
 
 // usable reports whether the side has a device.
-func (s side) usable() bool { return s.on && s.addr.IsValid() && !s.twin }
+func (s side) usable() bool { return s.on && s.addr.IsValid() && !s.twin && !s.narrow() }
+
+// narrow reports whether the device would be too small for IPv6 (RFC 8200 section 5).
+func (s side) narrow() bool {
+	mtu := s.mtuBytes()
+	return s.addr.Is6() && mtu != 0 && mtu < 1280
+}
 
 // device is the side's device, if it has one.
 func (s side) device() (plan.Device, bool) {
