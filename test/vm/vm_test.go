@@ -106,23 +106,32 @@ func suites(t *testing.T) []suite {
 	return all
 }
 
-// build makes static binaries of the suites and of the product in dir.
-func build(t *testing.T, all []suite, dir string) {
+// build makes static binaries of the suites and of the product in dir. What cannot be
+// built is a failure, and the rest runs.
+func build(t *testing.T, all []suite, dir string) (built []suite) {
 	t.Helper()
-	command := func(args ...string) {
+	command := func(args ...string) bool {
 		t.Helper()
 		cmd := exec.Command("go", args...)
 		cmd.Dir, cmd.Env = root, append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("go %s: %v\n%s", strings.Join(args, " "), err, out)
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Errorf("go %s: %v\n%s", strings.Join(args, " "), err, out)
 		}
+		return err == nil
 	}
 	for _, s := range all {
-		command("test", "-c", "-vet=off", "-ldflags", "-s -w", "-o", filepath.Join(dir, s.name()+".test"), "./"+s.pkg)
+		if command("test", "-c", "-vet=off", "-ldflags", "-s -w", "-o", filepath.Join(dir, s.name()+".test"), "./"+s.pkg) {
+			built = append(built, s)
+		}
 	}
 	if os.Getenv("WEFT_BIN") == "" {
 		command("build", "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(dir, "bin")+"/", "./cmd/weft", "./cmd/weft-cni")
 	}
+	if len(built) == 0 {
+		t.FailNow()
+	}
+	return built
 }
 
 // script is what the machine runs: each suite's output and exit status go to a file.
@@ -163,7 +172,7 @@ func TestFullKernel(t *testing.T) {
 	}
 	all := suites(t)
 	dir, out := t.TempDir(), t.TempDir()
-	build(t, all, dir)
+	all = build(t, all, dir)
 	limit := time.Until(end)
 	built := time.Since(start)
 	cmd := exec.Command("./run", "--timeout", strconv.Itoa(int(limit.Seconds())), "--", "bash", "-c",
