@@ -28,16 +28,18 @@ const (
 	deleteNeighbor
 	addRule
 	deleteRule
+	pin
 )
 
 // op is a message of the batch under way.
 type op struct {
-	kind  kind
-	k     key       // of a route
-	attr  uint32    // as sent
-	n     *neighbor // to add
-	index int32     // its link
-	rule  *rule     // to add
+	kind   kind
+	k      key       // of a route
+	attr   uint32    // as sent
+	pinned bool      // its gateway has a route of its own
+	n      *neighbor // to add
+	index  int32     // its link
+	rule   *rule     // to add
 }
 
 // batch is a sequence of netlink messages to send at once.
@@ -204,7 +206,7 @@ func (f *FIB) settle(o *op, errno unix.Errno) {
 		}
 	case addRule:
 		f.settleRule(o.rule, errno)
-	case deleteNeighbor, deleteExternal, deleteRule: // gone anyhow, or seen by the next dump
+	case deleteNeighbor, deleteExternal, deleteRule, pin: // gone anyhow, or seen by the next dump
 	}
 }
 
@@ -233,6 +235,9 @@ func (f *FIB) settleAdd(o *op, errno unix.Errno) {
 	default:
 		e.why, e.errno = refused, uint16(errno)
 		f.last = failure{o.k, errno}
+		if f.pinnable(o, errno) {
+			f.pins = append(f.pins, o.k)
+		}
 	}
 	f.set(o.k, old, e)
 }

@@ -108,6 +108,7 @@ type FIB struct {
 	tables  map[uint32]bool
 
 	queue      queue           // routes to write or delete
+	pins       []key           // routes to write again, with a route to their gateway
 	dirtyLinks map[string]bool // links whose sysctls, neighbours or routes are to be written
 	troubled   map[string]bool // links of which something may have failed
 	gone       []goneNeighbor  // neighbours to delete

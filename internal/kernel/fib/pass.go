@@ -54,6 +54,7 @@ func (f *FIB) flush() {
 		f.urgent()
 	}
 	each(f.stageRoute)
+	f.flushPinned()
 	f.flushRules() // after the routes that they lead to, before what goes from there
 	f.spared = f.refusedDestinations()
 	each(f.stageDelete)

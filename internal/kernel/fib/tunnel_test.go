@@ -93,6 +93,36 @@ func TestModeChangeReplacesTheRoute(t *testing.T) {
 	}
 }
 
+// TestGatewayInsideOfItsBlock: the address of a VXLAN device is one of the block that the
+// route is to, and the block led another way before.
+func TestGatewayInsideOfItsBlock(t *testing.T) {
+	t.Parallel()
+	k := newKernel(t)
+	f, _ := k.start(fib.Options{})
+	f.Synced()
+	plain := []plan.Route{cluster("192.168.98.0/26", "10.0.0.9"), cluster("fd98::/122", "fd00::9")}
+	tunnelled := []plan.Route{tunnel("192.168.98.0/26", "192.168.98.1", "tunl0"), tunnel("fd98::/122", "fd98::1", "tunl0")}
+	k.vxlan("tunl0")
+	for range 2 {
+		f.Apply(plan.Delta{PutRoutes: plain})
+		k.wait(f, "", plain...)
+		events := k.monitor()
+		f.Apply(plan.Delta{PutRoutes: tunnelled})
+		k.wait(f, "", tunnelled...)
+		k.applied(f, "tunnelled")
+		want := "192.168.98.0/26 via 192.168.98.1 dev tunl0 proto bird onlink\n" +
+			"fd98::/122 via fd98::1 dev tunl0 proto bird metric 1024 onlink pref medium"
+		if got := k.routes(); got != want {
+			t.Errorf("routes:\n%s\nwant:\n%s", got, want)
+		}
+		for _, l := range events() {
+			if strings.HasPrefix(l, "Deleted 192.168.98.0/26") || strings.HasPrefix(l, "Deleted fd98::/122") {
+				t.Errorf("a route was deleted, not replaced: %s", l)
+			}
+		}
+	}
+}
+
 // wireguardRoutes are those of a WireGuard table: to peers, and what goes on in clear.
 func wireguardRoutes(table uint32) []plan.Route {
 	out := []plan.Route{device("192.168.98.0/26", "wireguard.cali"), device("fd98::/122", "wireguard.cali")}
