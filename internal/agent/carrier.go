@@ -2,10 +2,13 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"maps"
 	"slices"
 	"sync"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/weft-net/weft/internal/kernel/ipip"
 	"github.com/weft-net/weft/internal/plan"
@@ -43,8 +46,11 @@ func (c *carrier) apply(d plan.Delta) {
 	}
 	for _, dev := range d.PutDevices {
 		if dev.Name == plan.IPIPDevice {
-			c.device.PutDevices = []plan.Device{dev}
+			c.device = plan.Delta{PutDevices: []plan.Device{dev}}
 		}
+	}
+	if slices.Contains(d.DeleteDevices, plan.IPIPDevice) {
+		c.device = plan.Delta{}
 	}
 	if c.tunnel != nil {
 		c.tunnel.Apply(d)
@@ -52,14 +58,18 @@ func (c *carrier) apply(d plan.Delta) {
 }
 
 // open makes the tunnel's device, or takes over the one that an earlier agent left, and
-// has packets carried. It must be called in the node's network namespace.
+// has packets carried. It must be called in the node's network namespace. A tunnel that
+// was turned off holds its device still, and goes on.
 func (c *carrier) open() error {
 	t, err := ipip.Open(ipip.Options{Log: c.log})
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if errors.Is(err, unix.EBUSY) && c.tunnel != nil {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	all := c.device
 	all.PutRoutes = slices.Collect(maps.Values(c.routes))
 	t.Apply(all)

@@ -148,6 +148,7 @@ func (n *network) expire() {
 	clear(n.leaving)
 	n.devices.Apply(gone)
 	n.wg.Apply(gone)
+	n.carrier.apply(gone)
 }
 
 // synced lets the doors remove what an earlier run left; before BGP has told its routes,

@@ -30,6 +30,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -58,10 +59,11 @@ type Counts struct {
 	Malformed      uint64 // no whole IPv4 packet in them, or congestion that their sender knows nothing of
 	SendErrors     uint64 // refused by the kernel on their way out
 	WriteErrors    uint64 // refused by the device, which is down
+	Off            uint64 // came while nobody wanted the device
 }
 
 type counters struct {
-	sent, received, noRoute, loop, tooBig, malformed, sendErrors, writeErrors atomic.Uint64
+	sent, received, noRoute, loop, tooBig, malformed, sendErrors, writeErrors, off atomic.Uint64
 }
 
 // Tunnel is a TUN device and the sockets behind it. Its methods may be called by any
@@ -71,6 +73,7 @@ type Tunnel struct {
 	log   *slog.Logger
 	table table
 	local atomic.Uint32 // an address; 0: the kernel chooses
+	off   atomic.Bool   // nobody wants the device any more
 	count counters
 
 	dev  *device
@@ -110,7 +113,8 @@ func Open(o Options) (*Tunnel, error) {
 }
 
 // Apply folds in the routes of d whose link is the device, and the device's local
-// address. It may be called before Run, and while it runs.
+// address. It may be called before Run, and while it runs. While the device is deleted,
+// what comes is dropped: nobody says then who may send it.
 func (t *Tunnel) Apply(d plan.Delta) {
 	for _, v := range d.PutDevices {
 		if v.Name != t.name {
@@ -121,6 +125,10 @@ func (t *Tunnel) Apply(d plan.Delta) {
 			local = addressOf(v.Local)
 		}
 		t.local.Store(uint32(local))
+		t.off.Store(false)
+	}
+	if slices.Contains(d.DeleteDevices, t.name) {
+		t.off.Store(true)
 	}
 	t.table.apply(d)
 }
@@ -160,7 +168,7 @@ func (t *Tunnel) Counts() Counts {
 	c := &t.count
 	return Counts{
 		c.sent.Load(), c.received.Load(), c.noRoute.Load(), c.loop.Load(), c.tooBig.Load(),
-		c.malformed.Load(), c.sendErrors.Load(), c.writeErrors.Load(),
+		c.malformed.Load(), c.sendErrors.Load(), c.writeErrors.Load(), c.off.Load(),
 	}
 }
 

@@ -89,6 +89,10 @@ func (r *receiver) run() error {
 		}
 		idle = 0
 		r.t.count.received.Add(uint64(r.received))
+		if r.t.off.Load() {
+			r.t.count.off.Add(uint64(r.received))
+			continue
+		}
 		r.count, r.mtu = 0, 0
 		clear(r.open[:])
 		for i := range r.received {
