@@ -162,7 +162,7 @@ func (e *engine) learn(b bgp.LearnedBatch) {
 // lookAtKernel notes what the kernel has refused since, and which interfaces there are
 // if anybody needs them: some thousand would be a thousandth of a core for nothing.
 func (e *engine) lookAtKernel() {
-	e.notes.problems("kernel", e.refused())
+	e.noteKernel()
 	if e.filter.graph.NeedsLinks() {
 		e.relink()
 	}
@@ -185,9 +185,11 @@ func (e *engine) release() {
 	}
 }
 
-// refused is what the kernel did not do as it was asked, and what it does otherwise.
-func (e *engine) refused() []model.Problem {
-	return slices.Concat(e.filter.refused(), e.network.refused(), e.network.notices())
+// noteKernel notes what the kernel did not do as it was asked, and what it does otherwise,
+// which the doors have logged.
+func (e *engine) noteKernel() {
+	e.notes.problems("kernel", slices.Concat(e.filter.refused(), e.network.refused()))
+	e.notes.keep("notices", e.network.notices())
 }
 
 // measure takes in the MTU of the underlay.
@@ -389,6 +391,13 @@ func (n *notes) problems(origin string, now []model.Problem) {
 			n.log.Warn("can't be done as asked", "object", p.Key.String(), "err", p.Text)
 		}
 	}
+	n.byOrigin[origin] = now
+}
+
+// keep replaces what somebody found who logs it himself.
+func (n *notes) keep(origin string, now []model.Problem) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	n.byOrigin[origin] = now
 }
 

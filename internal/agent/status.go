@@ -40,7 +40,7 @@ type Peer struct {
 
 // status is how this agent is now.
 func (a *agent) status() Status {
-	a.engine.notes.problems("kernel", a.engine.refused())
+	a.engine.noteKernel()
 	s := Status{
 		Node: a.node.Name, Version: a.Version, PID: os.Getpid(), Since: a.started,
 		Why: a.unready(), Kernel: a.engine.network.fib.State(), Filter: a.engine.filter.table.State(), Notes: a.engine.notes.all(), BGP: a.speaker != nil,
