@@ -356,9 +356,10 @@ func FuzzReceive(f *testing.F) {
 	f.Add(encapsulated(stream(0))[:30], []byte{0x45}, 0)
 	f.Add(encapsulated(encapsulated(stream(10))), encapsulated(ipv4{0x46, 0, 0, 20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}), -1)
 	f.Add([]byte{0x6f}, bytes.Repeat([]byte{0x45, 0, 0, 20}, 20), 68)
+	r := newReceiver(&Tunnel{name: plan.IPIPDevice, dev: nowhere(f)})
 	f.Fuzz(func(t *testing.T, one, two []byte, mtu int) {
-		tunnel := &Tunnel{name: plan.IPIPDevice, dev: nowhere(t)}
-		r := newReceiver(tunnel)
+		r.count = 0
+		clear(r.open[:])
 		r.mtu = max(-1, min(mtu, maxPacket))
 		if r.mtu == 0 {
 			r.mtu = -1
@@ -396,8 +397,9 @@ func FuzzSend(f *testing.F) {
 	f.Add(append([]byte{1, 0, 0, 0, 0, 0, 20, 0, 6, 0}, stream(3)...))
 	f.Add(append(make([]byte, 10), 0x60))
 	f.Add(append([]byte{1, 0, 0, 0, 0, 0, 255, 255, 255, 255}, stream(3)...))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		s := newSender(&Tunnel{dev: nowhere(t)})
+	s := newSender(&Tunnel{dev: nowhere(f)})
+	f.Fuzz(func(_ *testing.T, b []byte) {
+		s.count, s.lastWhy = 0, unknown
 		s.root = (*node)(nil).with(0, 0, []address{0xc0a80001}).with(0xc0a80000, 16, nil)
 		s.t.table.root.Store(s.root)
 		b = b[:min(len(b), maxPacket+vnetLen)]
