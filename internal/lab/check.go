@@ -295,7 +295,7 @@ func (h *holder) place(t topology.Target) (*namespace, []netip.Addr) {
 }
 
 // persist tries until there is no error, or the time is over. What was wrong is the
-// last error that is not just the end of the time.
+// last error that is not just the end of the time, which leaves a try without an answer.
 func persist(ctx context.Context, try func() error) error {
 	var wrong error
 	for {
@@ -303,10 +303,13 @@ func persist(ctx context.Context, try func() error) error {
 		if err == nil {
 			return nil
 		}
-		if cut := ctx.Err() != nil && errors.Is(err, context.Cause(ctx)); !cut {
-			wrong = err
-		} else if wrong == nil {
+		ended := ctx.Err() != nil && errors.Is(err, context.Cause(ctx))
+		switch cut := ended || ctx.Err() != nil && errors.Is(err, errNoAnswer); {
+		case cut && wrong != nil:
+		case ended:
 			wrong = errNoAnswer
+		default:
+			wrong = err
 		}
 		if !pause(ctx) {
 			return fmt.Errorf("%w: %w", context.Cause(ctx), wrong)

@@ -223,7 +223,7 @@ outside: [{name: web}]
 		"route: {at: a, line: 'fd00:2::/64 dev eth1 proto kernel metric 256 pref medium'}": "",
 		"noRoute: {at: a, line: default ** dev eth1 **}":                                   "",
 		"{reachable: {from: a, to: 10.2.0.11, source: 10.2.0.12}, within: 5s}":             "",
-		"{reachable: {from: a, to: b, source: 10.1.0.11}, within: 2s}":                  `a to b \(10.2.0.11\): not within 2s: b saw it come from 10.2.0.12, want 10.1.0.11; 1 of 2 ways are left untried$`,
+		"{reachable: {from: a, to: b, source: 10.1.0.11}, within: 2s}":                     `a to b \(10.2.0.11\): not within 2s: b saw it come from 10.2.0.12, want 10.1.0.11; 1 of 2 ways are left untried$`,
 	})
 }
 
@@ -258,11 +258,11 @@ outside: [{name: web}]
 		"fabric": "ip -6 route add fd65::/64 via fd00:2::b",
 	}
 	compare(t, topology, prepare, map[string]string{
-		"reachable: {from: nodes, to: nodes, carried: none, source: own}":              "",
-		"reachable: {from: nodes, to: web, port: 80, carried: none, source: node}":     "",
-		"unreachable: {from: [a, c], to: 'fd65::1'}":                                   "",
-		"mtu: {from: a, to: b, bytes: 1300}":                                           "",
-		"mtu: {from: b, to: [a, web], bytes: 1300}":                                    "",
+		"reachable: {from: nodes, to: nodes, carried: none, source: own}":           "",
+		"reachable: {from: nodes, to: web, port: 80, carried: none, source: node}":  "",
+		"unreachable: {from: [a, c], to: 'fd65::1'}":                                "",
+		"mtu: {from: a, to: b, bytes: 1300}":                                        "",
+		"mtu: {from: b, to: [a, web], bytes: 1300}":                                 "",
 		"{mtu: {from: a, to: b, bytes: 1301}, within: 2s}":                          `1301 bytes: fd00:1::1 says that no more than 1300 fit$`,
 		"{mtu: {from: a, to: b, bytes: 1299}, within: 2s}":                          `1300 bytes: they arrive too$`,
 		"{reachable: {from: a, to: b, carried: vxlan}, within: 2s}":                 `carried plain: fd00:1::b > fd00:2::b ICMPv6 seen on r1$`,

@@ -100,7 +100,7 @@ func (w way) sized(ctx context.Context, size, discovery int) sizedResult {
 		return sizedResult{local: true}
 	}
 	if err != nil {
-		return sizedResult{err: cause(err)}
+		return sizedResult{err: refusal(ctx, err)}
 	}
 	buf := make([]byte, 1<<16)
 	for {

@@ -4,7 +4,10 @@ import (
 	"context"
 	"math/rand/v2"
 	"os/exec"
+	"slices"
 	"strings"
+
+	"github.com/weft-net/weft/internal/lab/topology"
 )
 
 // routes are the lines of `ip route` in ns, IPv4 first; the hops of a route with
@@ -35,8 +38,15 @@ func (h *holder) routes(ctx context.Context, ns *namespace) ([]string, error) {
 	return out, nil
 }
 
-// matrix probes every pod from every pod, once.
+// lossyTries are the probes of a way before it counts as closed, where packets get lost.
+const lossyTries = 5
+
+// matrix probes every pod from every pod, once, or where racks lose packets some times.
 func (h *holder) matrix(ctx context.Context) ([]string, [][]Answer) {
+	tries := 1
+	if slices.ContainsFunc(h.topo.Racks, func(r topology.Rack) bool { return r.Loss > 0 }) {
+		tries = lossyTries
+	}
 	pods := make([]string, len(h.pods))
 	answers := make([][]Answer, len(h.pods))
 	var all [][2]int
@@ -59,6 +69,9 @@ func (h *holder) matrix(ctx context.Context) ([]string, [][]Answer) {
 				continue
 			}
 			took, err := echo(ctx, from.ns, addr, probeWait, rand.Uint64())
+			for n := 1; n < tries && err != nil; n++ {
+				took, err = echo(ctx, from.ns, addr, probeWait, rand.Uint64())
+			}
 			if err != nil {
 				a.Reached, a.Reason = false, err.Error()
 			}

@@ -48,7 +48,7 @@ func echo(ctx context.Context, ns *namespace, dst netip.Addr, wait time.Duration
 	start := time.Now()
 	_ = conn.SetDeadline(start.Add(wait))
 	if _, err := conn.WriteTo(proto.message(mark, echoBytes), &net.IPAddr{IP: dst.AsSlice()}); err != nil {
-		return 0, cause(err)
+		return 0, refusal(ctx, err)
 	}
 	buf := make([]byte, 1500)
 	for {
@@ -111,6 +111,14 @@ func checksum(m []byte) uint16 {
 		sum = sum>>16 + sum&0xffff
 	}
 	return ^uint16(sum)
+}
+
+// refusal is why the kernel did not send: the end of the time, if that is it.
+func refusal(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return cause(err)
 }
 
 // cause takes the addresses off a network error.
