@@ -4,11 +4,10 @@ import "encoding/binary"
 
 // ICMP messages (RFC 792) that the tunnel sends and receives.
 const (
-	icmpUnreachable  = 3
-	icmpTimeExceeded = 11
-	codeHost         = 1 // of icmpUnreachable
-	codeTooBig       = 4 // of icmpUnreachable
-	minMTU           = 68
+	icmpUnreachable = 3
+	codeHost        = 1 // of icmpUnreachable
+	codeTooBig      = 4 // of icmpUnreachable
+	minMTU          = 68
 )
 
 // mayAnswer reports whether the sender of p may be told of an error (RFC 1122 section

@@ -53,7 +53,7 @@ type Options struct {
 // kernel hands over or takes at once.
 type Counts struct {
 	Sent, Received uint64 // encapsulated
-	NoRoute        uint64 // came to the device and no route that Apply has told is for them; the sender is told
+	NoRoute        uint64 // came to the device, and no route that Apply has told is for them: none yet, maybe
 	Loop           uint64 // the gateway itself is behind the tunnel
 	TooBig         uint64 // did not fit into the underlay, and the sender is told
 	Malformed      uint64 // no whole IPv4 packet in them, or congestion that their sender knows nothing of

@@ -281,22 +281,19 @@ func (r *receiver) failures() int {
 	}
 }
 
-// failure relays one (RFC 2003 section 4), if it is about a packet that could have been
-// ours: anybody can write ICMP.
+// failure relays one (RFC 2003 section 4.1) if it is about a packet that could have been
+// ours: anybody can write ICMP. Only that a packet is too big is relayed, as by the
+// kernel's own device: everything else may pass by itself, such as a node whose agent is
+// just started again, and would end connections that only have to wait.
 func (r *receiver) failure(f failure) {
 	p, ok := quoted(f.inner)
-	if !ok {
-		return // the kernel has learned from it, and will say more about the next one
+	if !ok || f.kind != icmpUnreachable || f.code != codeTooBig {
+		return // of a short quote the kernel has learned, and will say more about the next packet
 	}
-	known := false
 	for _, hop := range r.t.table.root.Load().lookup(p.dst()) {
-		known = known || hop == f.to
-	}
-	switch {
-	case !known:
-	case f.kind == icmpUnreachable && f.code == codeTooBig:
-		r.t.tooBig(p, f.to)
-	case f.kind == icmpUnreachable, f.kind == icmpTimeExceeded:
-		r.t.answer(p, codeHost, 0)
+		if hop == f.to {
+			r.t.tooBig(p, f.to)
+			return
+		}
 	}
 }

@@ -135,7 +135,6 @@ func (s *sender) packet(b []byte) error {
 		return nil
 	case noRoute:
 		s.t.count.noRoute.Add(1)
-		s.t.answer(p, codeHost, 0)
 		return nil
 	}
 	if about.gso != gsoNone {

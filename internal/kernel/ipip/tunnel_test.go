@@ -358,18 +358,21 @@ func TestRestart(t *testing.T) {
 	if !errors.Is(err, unix.EBUSY) || !strings.Contains(err.Error(), "tunl0") {
 		t.Errorf("opened twice: %v", err)
 	}
-	a.stop()
-	if got := p.ping(b.podAddr(), 84, true); got != "nothing" {
-		t.Errorf("nobody runs, and the answer is %s", got)
+	for _, h := range []*host{a, b} { // the second's kernel says that it does not know the protocol
+		h.stop()
+		if got := p.ping(b.podAddr(), 84, true); got != "nothing" {
+			t.Errorf("nobody runs on node %d, and the answer is %s", h.number, got)
+		}
+		h.open()
 	}
-	a.open()
 	p.answers(b.podAddr())
 	if after := run(t, a.ns, "sh", "-c", "ip route; ip -4 -o addr | sed 's/NO-CARRIER,//'"); after != before {
 		t.Errorf("before the restart:\n%safter it:\n%s", before, after)
 	}
 }
 
-// TestUnreachable: senders hear of what cannot arrive.
+// TestUnreachable: what cannot arrive is counted, and senders hear of what will not be
+// otherwise soon.
 func TestUnreachable(t *testing.T) {
 	t.Parallel()
 	a, b := hosts(t)
@@ -380,7 +383,7 @@ func TestUnreachable(t *testing.T) {
 	p := a.pinger()
 	p.answers(b.podAddr())
 	a.tunnel.Apply(plan.Delta{DeleteRoutes: []plan.RouteKey{a.route().PutRoutes[0].RouteKey}})
-	if got := p.ping(b.podAddr(), 84, true); got != "unreachable" || a.tunnel.Counts().NoRoute == 0 {
+	if got := p.ping(b.podAddr(), 84, true); got != "nothing" || a.tunnel.Counts().NoRoute == 0 {
 		t.Errorf("without a route: %s", got)
 	}
 	loop := a.route()
