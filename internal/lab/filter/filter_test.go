@@ -25,8 +25,8 @@ func TestLoss(t *testing.T) {
 			t.Parallel()
 			a, b := testenv.Netns(t), testenv.Netns(t)
 			testenv.Veth(t, a, "eth0", []string{"10.0.0.1/24"}, b, "port", []string{"10.0.0.2/24"})
-			out, in := socketOf(t, a, nil), socketOf(t, b, target)
-			_ = unix.Sendto(out, []byte{1}, 0, target) // so that ARP is over
+			out, in := socketOf(t, a, nil), socketOf(t, b, target())
+			_ = unix.Sendto(out, []byte{1}, 0, target()) // so that ARP is over
 			if n, err := unix.Poll([]unix.PollFd{{Fd: int32(in), Events: unix.POLLIN}}, 5000); n != 1 {
 				t.Fatalf("the first one has not arrived: %v", err)
 			}
@@ -48,7 +48,7 @@ func TestLoss(t *testing.T) {
 const sent = 20000
 
 // target is where they are sent to.
-var target = &unix.SockaddrInet4{Port: 9, Addr: [4]byte{10, 0, 0, 2}}
+func target() unix.Sockaddr { return &unix.SockaddrInet4{Port: 9, Addr: [4]byte{10, 0, 0, 2}} }
 
 // socketOf is a UDP socket in n that does not wait, bound unless at is nil.
 func socketOf(t *testing.T, n *testenv.Namespace, at unix.Sockaddr) (fd int) {
@@ -65,6 +65,7 @@ func socketOf(t *testing.T, n *testenv.Namespace, at unix.Sockaddr) (fd int) {
 
 // arrived sends that many datagrams and counts those that come in.
 func arrived(out, in int) (got int) {
+	to := target()
 	count := func() {
 		for buf := make([]byte, 8); ; got++ {
 			if _, _, err := unix.Recvfrom(in, buf, 0); err != nil {
@@ -73,7 +74,7 @@ func arrived(out, in int) (got int) {
 		}
 	}
 	for i := range sent {
-		_ = unix.Sendto(out, []byte{1}, 0, target)
+		_ = unix.Sendto(out, []byte{1}, 0, to)
 		if i%64 == 0 {
 			count()
 		}
