@@ -157,6 +157,15 @@ func (c *cluster) etcd() *clientv3.Client {
 	return client
 }
 
+// etcdOnce is one client for the whole test.
+func (c *cluster) etcdOnce() *clientv3.Client {
+	c.t.Helper()
+	if c.client == nil {
+		c.client = c.etcd()
+	}
+	return c.client
+}
+
 // keys lists all keys below a prefix, and gives the store's revision.
 func keys(t testing.TB, client *clientv3.Client, prefix string) (map[string]string, int64) {
 	t.Helper()

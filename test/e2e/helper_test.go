@@ -27,13 +27,16 @@ import (
 
 // helper is what the test binary does inside of a lab.
 func helper(args []string) error {
-	if len(args) == 2 && (args[0] == "train" || args[0] == "ping") {
+	if len(args) == 2 && (args[0] == "train" || args[0] == "ping" || args[0] == "watch") {
 		to, err := netip.ParseAddr(args[1])
 		if err != nil {
 			return err
 		}
 		if args[0] == "train" {
 			return pingTrain(to)
+		}
+		if args[0] == "watch" {
+			return watch(to, os.Stdin, os.Stdout)
 		}
 		return pingOnce(to)
 	}
