@@ -82,6 +82,7 @@ type Devices struct {
 	gone    map[string]bool // devices to remove
 	synced  bool
 	full    bool // everything is to be compared
+	passing bool // a pass is under way
 	changed chan struct{}
 	awaited bool
 	notices []Problem
@@ -338,6 +339,9 @@ func (d *Devices) WaitApplied(ctx context.Context) error {
 }
 
 func (d *Devices) missing() error {
+	if d.passing { // it has taken its work from the lists below
+		return errors.New("devices are being looked at")
+	}
 	for name, v := range d.want {
 		l := d.links[name]
 		switch {

@@ -40,8 +40,6 @@ func newKernel(t testing.TB) kernel {
 // ip runs iproute2 inside, and gives its output without trailing blanks.
 func (k kernel) ip(args string) string { k.Helper(); return k.run("ip " + args) }
 
-func (k kernel) bridge(args string) string { k.Helper(); return k.run("bridge " + args) }
-
 func (k kernel) run(command string) string {
 	k.Helper()
 	words := strings.Fields(command)
@@ -164,8 +162,12 @@ func (k kernel) entries() string {
 	var out []string
 	for _, dev := range []string{plan.VXLANDevice, plan.VXLAN6Device} {
 		if strings.Contains(k.ip("link"), dev+":") {
-			out = append(out, strings.Split(k.ip("neigh show nud permanent dev "+dev), "\n")...)
-			out = append(out, strings.Split(k.bridge("fdb show dev "+dev), "\n")...)
+			for _, command := range []string{"ip neigh show nud permanent dev ", "bridge fdb show dev "} {
+				lines, _ := k.try(command + dev) // it may be gone by now
+				for l := range strings.Lines(lines) {
+					out = append(out, strings.TrimRight(l, " \n"))
+				}
+			}
 		}
 	}
 	slices.Sort(out)

@@ -45,6 +45,7 @@ func (d *Devices) pass(_ context.Context, cause reconcile.Cause) error {
 	if d.fault == nil {
 		d.fault = errors.Join(errs...)
 	}
+	d.passing = false
 	d.wake()
 	return d.problems()
 }
@@ -53,7 +54,7 @@ func (d *Devices) pass(_ context.Context, cause reconcile.Cause) error {
 func (d *Devices) begin(cause reconcile.Cause) (full bool, names, gone []string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.fault = nil
+	d.fault, d.passing = nil, true
 	full = d.full || cause == reconcile.Resync
 	d.full = false
 	for name, l := range d.links {
