@@ -140,11 +140,12 @@ func (t *Tunnel) Run(ctx context.Context) error {
 		return fmt.Errorf("ipip: %s: %w", t.name, err)
 	}
 	group, inner := errgroup.WithContext(ctx)
-	stop := context.AfterFunc(inner, func() { _ = t.wake(time.Unix(1, 0)) })
-	defer stop()
+	woken := make(chan struct{})
+	context.AfterFunc(inner, func() { _ = t.wake(time.Unix(1, 0)); close(woken) })
 	group.Go(func() error { return newSender(t).run() })
 	group.Go(func() error { return newReceiver(t).run() })
-	err := group.Wait()
+	err := group.Wait() // which ends inner, if nothing has
+	<-woken
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
