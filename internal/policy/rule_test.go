@@ -141,6 +141,8 @@ func TestRule(t *testing.T) {
 		{rule: "Deny icmp6 !type 128", v6: "meta l4proto ipv6-icmp icmp type != 128 drop"},
 		{rule: "Allow tcp to ports 80", v4: "meta l4proto tcp th dport 80 accept", v6: "meta l4proto tcp th dport 80 accept"},
 		{rule: "Allow v4 tcp to ports 80-81,82,443,60000-65535", v4: "meta l4proto tcp th dport @[80-82,443-443,60000-65535] accept"},
+		{rule: "Allow v4 tcp to ports 80-81,82,443", v4: "meta l4proto tcp th dport 80-82 accept\nmeta l4proto tcp th dport 443 accept"},
+		{rule: "Allow v4 tcp to !ports 80,443-445", v4: "meta l4proto tcp th dport != 80 th dport != 443-445 accept"},
 		{rule: "Allow v4 icmp to ports 80"},
 		{rule: "Allow v4 udp from !ports 53", v4: "meta l4proto udp th sport != 53 accept"},
 		{
@@ -174,11 +176,11 @@ func TestRule(t *testing.T) {
 				"saddr @[nets of has(mixed)] daddr @[has(mixed2)] drop\nsaddr @[nets of has(mixed)] daddr @[nets of has(mixed2)] drop",
 		},
 		{
-			rule: "Log v4 tcp to selector has(mixed) ports 80,443,http",
-			v4: "meta l4proto tcp th dport @[80-80,443-443] daddr @[has(mixed)] continue\n" +
-				"meta l4proto tcp th dport != @[80-80,443-443] daddr @[has(mixed)] daddr . meta l4proto . th dport @[has(mixed):http/6] continue\n" +
-				"meta l4proto tcp th dport @[80-80,443-443] daddr @[nets of has(mixed)] daddr != @[has(mixed)] continue\n" +
-				"meta l4proto tcp th dport != @[80-80,443-443] daddr @[nets of has(mixed)] daddr != @[has(mixed)] daddr . meta l4proto . th dport @[has(mixed):http/6] continue",
+			rule: "Log v4 tcp to selector has(mixed) ports 80,443,8443,http",
+			v4: "meta l4proto tcp th dport @[80-80,443-443,8443-8443] daddr @[has(mixed)] continue\n" +
+				"meta l4proto tcp th dport != @[80-80,443-443,8443-8443] daddr @[has(mixed)] daddr . meta l4proto . th dport @[has(mixed):http/6] continue\n" +
+				"meta l4proto tcp th dport @[80-80,443-443,8443-8443] daddr @[nets of has(mixed)] daddr != @[has(mixed)] continue\n" +
+				"meta l4proto tcp th dport != @[80-80,443-443,8443-8443] daddr @[nets of has(mixed)] daddr != @[has(mixed)] daddr . meta l4proto . th dport @[has(mixed):http/6] continue",
 		},
 		{rule: "Allow v4 to ports http", v4: "daddr . meta l4proto . th dport @[all():http/0] accept"},
 		{rule: "Allow v4 tcp to !ports http,admin", v4: "meta l4proto tcp daddr . meta l4proto . th dport != @[all():http/6] daddr . meta l4proto . th dport != @[all():admin/6] accept"},

@@ -72,6 +72,7 @@ func (n *NFT) work() error {
 		a, err := n.unlocked(n.exchange)
 		n.stats.Transactions++
 		n.stats.Messages += uint64(len(n.tx.ops))
+		n.stats.Batches += n.tx.batches
 		if err != nil {
 			n.unsettle()
 			return fmt.Errorf("nft: %w", err)
@@ -122,6 +123,7 @@ func (n *NFT) urgent() {
 	a, err := n.unlocked(n.exchange)
 	n.stats.Transactions++
 	n.stats.Messages += uint64(len(n.tx.ops))
+	n.stats.Batches += n.tx.batches
 	if err != nil || !a.ok() {
 		n.stats.Refused++
 		n.unsettle()

@@ -11,6 +11,7 @@ import (
 type Stats struct {
 	Transactions uint64 // sent
 	Refused      uint64 // of them, by the kernel
+	Batches      uint64 // that these were sent as: what the kernel takes in at one instant
 	Messages     uint64 // in them
 	Reads        uint64 // of a table: all of it, or its rules before Synced
 	Events       uint64 // of objects of ours that others changed

@@ -56,6 +56,7 @@ type transaction struct {
 	ops     []op
 	marks   [2]int // messages before which a batch of their own ends
 	marked  int    // how many marks there are
+	batches uint64 // sent
 	version uint64
 	tables  []tableWork
 	sets    []*setWork
@@ -202,6 +203,7 @@ func (n *NFT) exchange() (answer, error) {
 			}
 		}
 		a, err := n.send(from, to)
+		tx.batches++
 		if err != nil || !a.ok() {
 			a.partly = from > 0
 			return a, err
