@@ -97,26 +97,8 @@ func (c compiler) remote(learned map[netip.Prefix]bgp.Learned) map[netip.Prefix]
 			routes[p] = r.v
 		}
 	}
-	for _, n := range c.nodes {
-		for _, v := range memberOf(n).vteps() {
-			if v.Link == vxlan6.device() && c.reaches(v) {
-				routes[host(v.Addr)] = c.site.form.gateway(v.Addr)
-			}
-		}
-	}
 	maps.DeleteFunc(routes, func(p netip.Prefix, _ plan.Route) bool { return c.site.own(p) })
 	return routes
-}
-
-// reaches reports whether the end of a VXLAN is wanted: of several nodes that have it the
-// first by name counts.
-func (c compiler) reaches(v plan.VTEP) bool {
-	for _, n := range c.nodes {
-		if i := slices.IndexFunc(memberOf(n).vteps(), func(o plan.VTEP) bool { return o.VTEPKey == v.VTEPKey }); i >= 0 {
-			return c.site.vtep(memberOf(n).vteps()[i])
-		}
-	}
-	return false
 }
 
 // homes says on which node a prefix is: a block with its owner, or a single address with

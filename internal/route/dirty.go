@@ -104,9 +104,6 @@ func (g *Graph) touchLink(name string) {
 func (g *Graph) touchVTEP(k plan.VTEPKey) {
 	if _, ok := g.dirty.vteps[k]; !ok {
 		g.dirty.vteps[k] = g.vtep(k)
-		if k.Addr.Is6() {
-			g.touchPrefix(host(k.Addr))
-		}
 	}
 }
 
@@ -183,9 +180,6 @@ func (g *Graph) resettle() (devices [tunnels]maybe[plan.Device]) {
 			g.touchPrefix(p)
 		}
 		g.touchRemote(always)
-		for k := range g.vteps {
-			g.touchVTEP(k)
-		}
 	}
 	g.touchPools(ordered)
 	if was := g.site.reach(); was != now.reach() {

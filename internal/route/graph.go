@@ -218,9 +218,6 @@ func (g *Graph) route(p netip.Prefix) maybe[plan.Route] {
 	if g.site.own(p) {
 		return maybe[plan.Route]{}
 	}
-	if r := g.gateway(p); r.ok {
-		return r
-	}
 	if r := g.stored(p); r.ok {
 		return r
 	}
@@ -247,18 +244,6 @@ func (g *Graph) home(p netip.Prefix) string {
 		}
 	}
 	return ""
-}
-
-// gateway is the route to p if it is the other end of a VXLAN over IPv6. The kernel takes a
-// gateway for onlink only if no other route than the default one leads to it by another
-// way (ip6_route_check_nh_onlink in net/ipv6/route.c), as that of its block may do
-// while the mode of a pool changes.
-func (g *Graph) gateway(p netip.Prefix) maybe[plan.Route] {
-	if len(g.vteps) == 0 || !p.IsSingleIP() || !p.Addr().Is6() {
-		return maybe[plan.Route]{}
-	}
-	v := g.vtep(plan.VTEPKey{Link: vxlan6.device(), Addr: p.Addr()})
-	return maybe[plan.Route]{g.site.form.gateway(p.Addr()), v.ok}
 }
 
 // stored is the route to p that the datastore asks for.

@@ -81,7 +81,7 @@ func (g *Graph) shadowed(p netip.Prefix) bool {
 	if _, ok := g.fixed[p]; ok {
 		return true
 	}
-	return g.site.own(p) || g.gateway(p).ok
+	return g.site.own(p)
 }
 
 // Fix makes the given routes, and no others, the ones that the user wrote for

@@ -32,16 +32,7 @@ func compareNeighborKeys(a, b plan.NeighborKey) int {
 
 // sortDelta makes a delta that was collected from maps the same each time.
 func sortDelta(d plan.Delta) {
-	// Ends of VXLANs first: the kernel wants to know the way to a gateway.
-	late := func(r plan.Route) int {
-		if r.Link == vxlan6.device() && r.Via == "" {
-			return 0
-		}
-		return 1
-	}
-	slices.SortFunc(d.PutRoutes, func(a, b plan.Route) int {
-		return cmp.Or(late(a)-late(b), compareRouteKeys(a.RouteKey, b.RouteKey))
-	})
+	slices.SortFunc(d.PutRoutes, func(a, b plan.Route) int { return compareRouteKeys(a.RouteKey, b.RouteKey) })
 	slices.SortFunc(d.DeleteRoutes, compareRouteKeys)
 	slices.SortFunc(d.PutLinks, func(a, b plan.Link) int { return strings.Compare(a.Name, b.Name) })
 	slices.Sort(d.DeleteLinks)

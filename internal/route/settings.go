@@ -159,13 +159,6 @@ func (f Form) remote(p netip.Prefix, via plan.Hops) plan.Route {
 	return r
 }
 
-// gateway is the route to the other end of a VXLAN over IPv6.
-func (f Form) gateway(a netip.Addr) plan.Route {
-	r := f.remote(host(a), "")
-	r.Link = vxlan6.device()
-	return r
-}
-
 // blackhole drops what is sent to an address of the node's own block that no
 // workload has (facts S-31). It never has a metric.
 func blackhole(p netip.Prefix) plan.Route {

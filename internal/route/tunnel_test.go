@@ -28,8 +28,8 @@ const (
 	vxlan6A = "device vxlan-v6.calico vxlan mtu 1430 address fd00::2 lladdr 66:b0:25:93:68:b9 id 4096 local fd01::1 dstport 4789; "
 	vtepB   = "vtep 10.0.1.2 dev vxlan.calico lladdr 66:e9:d7:1f:5e:e7 dst 10.1.0.2; "
 	vtepC   = "vtep 10.0.2.2 dev vxlan.calico lladdr 66:84:a5:16:84:1b dst 10.2.0.3; "
-	vtep6B  = "vtep fd00::1:2 dev vxlan-v6.calico lladdr 66:05:90:f3:54:e9 dst fd01::2; fd00::1:2/128 dev vxlan-v6.calico proto 12; " // and the way to it
-	vtep6C  = "vtep fd00::2:2 dev vxlan-v6.calico lladdr 66:b4:d5:b2:91:47 dst fd02::3; fd00::2:2/128 dev vxlan-v6.calico proto 12; "
+	vtep6B  = "vtep fd00::1:2 dev vxlan-v6.calico lladdr 66:05:90:f3:54:e9 dst fd01::2; "
+	vtep6C  = "vtep fd00::2:2 dev vxlan-v6.calico lladdr 66:b4:d5:b2:91:47 dst fd02::3; "
 	ipipB   = "10.0.1.0/26 via 10.1.0.2 dev tunl0 proto 12 onlink; "
 	ipipC   = "10.0.2.0/26 via 10.2.0.3 dev tunl0 proto 12 onlink; "
 	vxlanB  = "10.0.1.0/26 via 10.0.1.2 dev vxlan.calico proto 12 onlink; "
@@ -204,13 +204,13 @@ func TestTunnelChanges(t *testing.T) {
 		"mode of a pool":     {"pool p 10.0.1.0/24 ipip=Always", "+10.0.1.0/26 via 10.1.0.2 dev tunl0 proto 12 onlink"},
 		"mode of another":    {"pool q 10.0.2.0/24 ipip=Always", ""},
 		"pool loses its":     {"pool q 10.0.2.0/24", "-10.0.2.0/26"},
-		"node comes":         {"node d 10.4.0.4/24 fd04::4/64 vxlan6=fd00::3:2, block 10.0.2.64/26 d, block fd00::3:0/122 d", "+fd00::3:2/128 dev vxlan-v6.calico proto 12 +10.0.2.64/26 via 10.4.0.4 dev tunl0 proto 12 onlink +fd00::3:0/122 via fd00::3:2 dev vxlan-v6.calico proto 12 onlink +vtep fd00::3:2"},
-		"node goes":          {"-node c", "-10.0.2.0/26 -fd00::2:0/122 -fd00::2:2/128 -vtep fd00::2:2"},
+		"node comes":         {"node d 10.4.0.4/24 fd04::4/64 vxlan6=fd00::3:2, block 10.0.2.64/26 d, block fd00::3:0/122 d", "+10.0.2.64/26 via 10.4.0.4 dev tunl0 proto 12 onlink +fd00::3:0/122 via fd00::3:2 dev vxlan-v6.calico proto 12 onlink +vtep fd00::3:2"},
+		"node goes":          {"-node c", "-10.0.2.0/26 -fd00::2:0/122 -vtep fd00::2:2"},
 		"MTU":                {"mtu 9000", "+tunl0 +vxlan-v6.calico"},
-		"last of a kind":     {"-pool r fd00::/48", "-fd00::1:0/122 -fd00::1:2/128 -fd00::2:0/122 -fd00::2:2/128 -vxlan-v6.calico -vtep fd00::1:2 -vtep fd00::2:2"},
+		"last of a kind":     {"-pool r fd00::/48", "-fd00::1:0/122 -fd00::2:0/122 -vxlan-v6.calico -vtep fd00::1:2 -vtep fd00::2:2"},
 		"tunnel address":     {"node a 10.1.0.1/24 fd01::1/64 ipip=10.0.0.7 vxlan6=fd00::2", "+tunl0"},
 		"address in a block": {"block 10.0.1.0/26 b 10.0.1.9@b", ""},
-		"too little for v6":  {"mtu 1349", "-fd00::1:0/122 -fd00::1:2/128 -fd00::2:0/122 -fd00::2:2/128 +tunl0 -vxlan-v6.calico -vtep fd00::1:2 -vtep fd00::2:2"},
+		"too little for v6":  {"mtu 1349", "-fd00::1:0/122 -fd00::2:0/122 +tunl0 -vxlan-v6.calico -vtep fd00::1:2 -vtep fd00::2:2"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
