@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -31,10 +32,13 @@ resources:
 	c.awaitRoute(15*time.Second, "a", `192\.168\..*/26 via 192\.168\..* dev vxlan\.calico proto bird onlink`)
 	c.awaitRoute(15*time.Second, "a", `10\.77\..*/26 via 10\.1\.0\..* dev eth0 proto bird`)
 	for _, node := range []string{"a", "b"} {
-		s, err := c.agentStatus(node)
-		if err != nil || s.BGP || len(s.Peers) != 0 || !s.Ready {
-			t.Errorf("node %s: %+v, %v", node, s, err)
-		}
+		eventually(t, 20*time.Second, "the status of "+node, func() error {
+			s, err := c.agentStatus(node)
+			if err == nil && (s.BGP || len(s.Peers) != 0 || !s.Ready) {
+				err = fmt.Errorf("%+v", s)
+			}
+			return err
+		})
 	}
 	if out, _ := c.sh("a").try("cat /proc/net/tcp /proc/net/tcp6"); strings.Contains(out, ":00B3 ") {
 		t.Errorf("somebody listens for BGP:\n%s", out)
