@@ -43,12 +43,15 @@ type table struct {
 // Filter returns how our part of the packet filter has changed since the last call.
 //
 // With wireguardCleartext: Drop it drops what comes from a pool's range to pods of this
-// node other than through WireGuard or from one of them. With
-// wireguardHostEncryptionEnabled it gives [Mark] to what comes in clear from another node
-// to this one. With the sysctls src_valid_mark and tcp_fwmark_accept, which package
-// kernel/wg sets for such a device, that packet's source is then found where it came
-// from, and connections that it opens are answered in clear: a node that was rebooted
-// reaches the datastore, wherever that is, to publish its new key.
+// node other than through WireGuard or from one of them.
+//
+// What a pod elsewhere sends to this host comes in clear, while routes lead back to it
+// through WireGuard. [Mark] has its source found where it came from (sysctl
+// src_valid_mark), where reverse paths are filtered strictly, and is forgotten then. With
+// wireguardHostEncryptionEnabled it is what comes in clear from the other hosts that is
+// marked, and connections that it opens are answered in clear (sysctl tcp_fwmark_accept):
+// a node that was rebooted reaches the datastore, wherever that is, to publish its new
+// key. Package kernel/wg sets these sysctls.
 func (g *Graph) Filter() plan.FilterDelta {
 	var d plan.FilterDelta
 	if !g.filter.stale {
@@ -74,16 +77,27 @@ func (g *Graph) Filter() plan.FilterDelta {
 // part is the side's part of its family's table.
 func (s side) part(f int, nodes func(func(model.Node) bool), pools []netip.Prefix) table {
 	t := table{chains: map[string]plan.Chain{}}
-	if s.on && s.strict {
+	if s.on && s.strict || s.usable() && !s.hosts {
 		t.pools = map[netip.Prefix]struct{}{}
 		for _, p := range pools {
 			if p.Addr().Is6() == (f == 1) && !slices.ContainsFunc(pools, func(o netip.Prefix) bool { return o.Bits() < p.Bits() && o.Overlaps(p) }) {
 				t.pools[p] = struct{}{} // members of a set of prefixes do not overlap
 			}
 		}
+	}
+	if s.on && s.strict {
 		t.put(chainClear, plan.Prerouting, priorityClear, plan.Rule{
 			Match: append(s.outside(), plan.Match{Kind: plan.MatchSrcSet, Set: setPools}, plan.Match{Kind: plan.MatchDstLocal, Not: true}),
 			Count: true, Verdict: plan.Drop, Comment: "from a pod in clear (wireguardCleartext)",
+		})
+	}
+	if s.usable() && !s.hosts {
+		t.put(chainMark, plan.Prerouting, priorityMark, plan.Rule{
+			Match:   append(s.outside(), plan.Match{Kind: plan.MatchSrcSet, Set: setPools}, plan.Match{Kind: plan.MatchDstLocal}),
+			SetMark: Mark, Comment: "from a pod to this host in clear",
+		})
+		t.put(chainForget, plan.Input, priorityForget, plan.Rule{
+			Match: []plan.Match{{Kind: plan.MatchMark, Mark: Mark}}, ClearMark: Mark, // answered through WireGuard
 		})
 	}
 	if s.usable() && s.hosts {

@@ -160,6 +160,9 @@ func (g *Graph) SetKey(link string, key plan.PublicKey) plan.Delta {
 // Enabled reports whether packets of that family are to be encrypted on this node.
 func (g *Graph) Enabled(v6 bool) bool { return g.sides[family(v6)].on }
 
+// Table is the kernel's routing table of that family, used or not.
+func (g *Graph) Table(v6 bool) uint32 { return g.sides[family(v6)].table }
+
 // Key is the public key that the node's record must have for that family: wanted says
 // whether it must have one, and a zero key that it is not known yet.
 func (g *Graph) Key(v6 bool) (key plan.PublicKey, wanted bool) {

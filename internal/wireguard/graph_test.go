@@ -166,9 +166,16 @@ func TestFilter(t *testing.T) {
 	t.Parallel()
 	const outside = `iifname != "lo" iifname != "wireguard.cali" iifname != "cali*" `
 	for name, tt := range map[string]struct{ steps, want string }{
-		"lax": {ab, ""},
+		"off": {strings.Replace(ab, " on", "", 1), ""},
+		"lax": {
+			ab + "; pool 10.0.0.0/16",
+			"+ip chain wireguard-forget type filter hook input priority 400; +ip chain wireguard-mark type filter hook prerouting priority -89; +ip element wireguard-pools { 10.0.0.0/16 }; " +
+				"+ip rule wireguard-forget 0: mark and 0x100000 != 0 meta mark set mark and 0xffefffff; " +
+				"+ip rule wireguard-mark 0: " + outside + `saddr @wireguard-pools fib daddr type local meta mark set mark or 0x100000 comment "from a pod to this host in clear"; ` +
+				"+ip set wireguard-pools { type addr; flags interval }",
+		},
 		"strict": {
-			ab + "; felix default on strict, pool 10.0.0.0/16, pool 10.0.4.0/24, pool fd10::/64, pool 10.9.0.0/16 lb",
+			"felix default on strict, pool 10.0.0.0/16, pool 10.0.4.0/24, pool fd10::/64, pool 10.9.0.0/16 lb",
 			"+ip chain wireguard-clear type filter hook prerouting priority -90; +ip element wireguard-pools { 10.0.0.0/16 }; " +
 				"+ip rule wireguard-clear 0: " + outside + `saddr @wireguard-pools fib daddr type != local counter drop comment "from a pod in clear (wireguardCleartext)"; ` +
 				"+ip set wireguard-pools { type addr; flags interval }",
@@ -180,7 +187,7 @@ func TestFilter(t *testing.T) {
 				"+ip rule wireguard-mark 0: " + outside + `saddr @wireguard-nodes fib daddr type local meta mark set mark or 0x100000 comment "asked in clear, answered in clear"; ` +
 				"+ip set wireguard-nodes { type addr }",
 		},
-		"back": {ab + "; felix default on hosts strict; felix default on", ""},
+		"back": {ab + "; felix default on hosts strict; felix default", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

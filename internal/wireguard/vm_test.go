@@ -307,6 +307,27 @@ func (n *node) start(values ...model.Value) {
 	n.filter.Synced()
 }
 
+// ruled waits until what the node sends goes where the agent says.
+func (n *node) ruled() {
+	n.c.t.Helper()
+	for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		found := false
+		n.host.MustDo(func() error {
+			rules, err := vnl.RuleList(map[bool]int{false: vnl.FAMILY_V4, true: vnl.FAMILY_V6}[n.c.v6])
+			for _, r := range rules {
+				found = found || r.Priority == model.DefaultWireGuardPriority
+			}
+			return err
+		})
+		if found {
+			return
+		}
+		if time.Now().After(end) {
+			n.c.t.Fatal("no routing rule")
+		}
+	}
+}
+
 // newKey is told by the door of WireGuard.
 func (n *node) newKey(_ string, key plan.PublicKey) {
 	go n.do(func() plan.Delta {
@@ -405,7 +426,7 @@ func (c *cluster) reaches(what string, ns *testenv.Namespace, network string, to
 	for _, n := range c.nodes {
 		if n.stop != nil {
 			c.t.Logf("%s: %v %v", n.record.Name, n.wg.Problems(), n.devices.Problems())
-			for _, args := range []string{"ip -d -s link show type wireguard", "ip rule", "ip -6 rule", "ip route show table all", "ip -6 route show table all", "nstat -az", "wg", "nft list ruleset"} {
+			for _, args := range []string{"ip -d -s link show type wireguard", "ip rule", "ip -6 rule", "ip route show table all", "ip -6 route show table all", "nstat -s", "nft list ruleset"} {
 				out, _ := exec.Command("nsenter", append([]string{"--net=" + n.host.Path()}, strings.Fields(args)...)...).CombinedOutput()
 				c.t.Logf("%s: %s\n%s", n.record.Name, args, out)
 			}
@@ -484,8 +505,9 @@ func TestVMStrict(t *testing.T) {
 
 			d := c.join() // its pod is there, and routes to it, before anybody knows its block or key
 			c.chatter(a, d)
-			c.chatter(d, b)
 			d.start(c.store()...)
+			d.ruled() // before that an agent lets no pod start
+			c.chatter(d, b)
 			c.put(d.record)
 			c.put(c.block(d.number))
 			d.publish()

@@ -155,14 +155,18 @@ func (w *WG) settlePeers(name string, d *device) error {
 	}
 	err = errors.Join(err, w.write(name, d, whole))
 	d.have.replaced(whole)
-	for k := range d.have.peers {
-		_, wanted := d.peers[k]
-		_, gone := d.gone[k]
-		if !wanted && (gone || w.synced && !d.swept) {
+	candidates := d.gone
+	if w.synced && !d.swept {
+		candidates = map[plan.PublicKey]struct{}{}
+		for k := range d.have.peers {
+			candidates[k] = struct{}{}
+		}
+	}
+	for _, k := range slices.SortedFunc(maps.Keys(candidates), comparePublicKeys) {
+		if _, wanted := d.peers[k]; !wanted && d.have.peers[k] != nil {
 			remove = append(remove, change{key: k, remove: true})
 		}
 	}
-	slices.SortFunc(remove, func(a, b change) int { return comparePublicKeys(a.key, b.key) })
 	err = errors.Join(err, w.write(name, d, remove))
 	d.have.removed(remove)
 	if err == nil {

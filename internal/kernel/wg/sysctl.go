@@ -6,30 +6,46 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
-// tune writes the sysctls without which packets of a device would be lost.
+// tune writes the sysctls without which packets would be lost to reverse path filtering,
+// where the host filters strictly, or go astray.
 //
 // WireGuard has checked who sent a packet, and a peer may send from its node's address, to
-// which the node's own packets go in clear; so strict reverse path filtering, where the
-// host has it, is made loose for the device. It stays as it is for all others. With hosts
-// the mark of what came in clear has to count: for the reverse path
-// (src_valid_mark), and for the answers of what accepts the connection
-// (tcp_fwmark_accept). Nobody turns these two back, because others may need them by then.
+// which the node's own packets go in clear; so filtering is made loose for the device.
+// Marks of packets count in looking for the reverse path (src_valid_mark): package
+// wireguard marks what comes in clear and rightly so. With hosts the way to other
+// nodes leads through the device, also in the eyes of ARP, which has no marks, and would not be
+// answered; so filtering is made loose for the whole host. Who accepts a
+// connection answers with its mark then (tcp_fwmark_accept). Nobody turns these back, because
+// others may need them by then.
 func tune(link string, hosts bool) error {
 	const conf = "ipv4/conf/"
-	var errs []error
-	all, dev := readSysctl(conf+"all/rp_filter"), readSysctl(conf+link+"/rp_filter")
 	if link == "all" || link == "default" {
-		errs = append(errs, fmt.Errorf("wg: device %s: the name means all links to sysctl; choose another wireguardInterfaceName", link))
-	} else if dev != "2" && (all == "1" || dev == "1") {
+		return fmt.Errorf("wg: device %s: the name means all links to sysctl; choose another wireguardInterfaceName", link)
+	}
+	errs := []error{writeSysctl(conf+"all/src_valid_mark", "1")}
+	switch all, dev := readSysctl(conf+"all/rp_filter"), readSysctl(conf+link+"/rp_filter"); {
+	case hosts && strictSomewhere():
+		errs = append(errs, writeSysctl(conf+"all/rp_filter", "2")) // the greater of all's and a link's counts
+	case dev != "2" && (all == "1" || dev == "1"):
 		errs = append(errs, writeSysctl(conf+link+"/rp_filter", "2"))
 	}
 	if hosts {
-		errs = append(errs, writeSysctl(conf+"all/src_valid_mark", "1"), writeSysctl("ipv4/tcp_fwmark_accept", "1"))
+		errs = append(errs, writeSysctl("ipv4/tcp_fwmark_accept", "1"))
 	}
 	return errors.Join(errs...)
+}
+
+// strictSomewhere reports whether any link filters reverse paths strictly.
+func strictSomewhere() bool {
+	links, _ := filepath.Glob(sysctlPath("ipv4/conf/*/rp_filter"))
+	return slices.ContainsFunc(links, func(path string) bool {
+		b, err := os.ReadFile(path)
+		return err == nil && strings.TrimSpace(string(b)) == "1"
+	})
 }
 
 func sysctlPath(name string) string { return filepath.Join("/proc/sys/net", name) }

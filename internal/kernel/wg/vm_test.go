@@ -138,7 +138,7 @@ func TestVMDoor(t *testing.T) {
 		t.Errorf("key %v; %+v", key, s)
 	}
 	ns.MustDo(func() error {
-		for name, want := range map[string]string{"ipv4/conf/wg0/rp_filter": "2", "ipv4/conf/all/src_valid_mark": "1", "ipv4/tcp_fwmark_accept": "1"} {
+		for name, want := range map[string]string{"ipv4/conf/all/rp_filter": "2", "ipv4/conf/all/src_valid_mark": "1", "ipv4/tcp_fwmark_accept": "1"} {
 			if got := readSysctl(name); got != want {
 				t.Errorf("sysctl %s is %q, want %s", name, got, want)
 			}
