@@ -359,12 +359,7 @@ func (a *agent) follow(s route.Settings) {
 		a.Level.Set(level)
 	}
 	run.Tune(s.Process.GCPercent, s.Process.MaxProcs, s.Process.MemoryLimitMB)
-	a.network.fib.Configure(fib.Options{
-		Prefixes:             s.InterfacePrefixes,
-		DeviceProtocol:       s.Form.Proto,
-		RemoveExternalRoutes: s.RemoveExternal,
-		Resync:               resync(s),
-	})
+	a.network.fib.Configure(a.network.fibOptions(s))
 	a.under.configure(underlayFrom(s, a.node))
 }
 

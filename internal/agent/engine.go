@@ -196,6 +196,7 @@ func (e *engine) noteKernel() {
 func (e *engine) measure(mtu int) {
 	e.network.measured(mtu)
 	e.tunnels.setMTU(mtu)
+	e.tunnels.need(e.network.graph.Tunnels()) // a small one rules some out
 	e.tellPodMTU()
 }
 

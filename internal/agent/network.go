@@ -60,13 +60,9 @@ func newNetwork(node model.Node, felix []model.FelixConfig, datastoreOnly bool, 
 		leaving: map[string]bool{},
 	}
 	var err error
-	if n.fib, err = fib.New(fib.Options{
-		Prefixes:             settings.InterfacePrefixes,
-		DeviceProtocol:       settings.Form.Proto,
-		RemoveExternalRoutes: settings.RemoveExternal,
-		Resync:               resync(settings),
-		Log:                  log.With("part", "fib"),
-	}); err != nil {
+	o := n.fibOptions(settings)
+	o.Log = log.With("part", "fib")
+	if n.fib, err = fib.New(o); err != nil {
 		return nil, err
 	}
 	n.devices, err = device.New(device.Options{UserIPIP: n.carrier.open, Log: log.With("part", "device")})
@@ -77,6 +73,25 @@ func newNetwork(node model.Node, felix []model.FelixConfig, datastoreOnly bool, 
 		return nil, fmt.Errorf("agent: encryption: %w", err)
 	}
 	return n, nil
+}
+
+// fibOptions say which kernel objects are the cluster's. Protocol 80 is what Calico's
+// Felix gives its routes: they are taken over.
+func (n *network) fibOptions(s route.Settings) fib.Options {
+	tables := []uint32{plan.TableMain}
+	for _, v6 := range []bool{false, true} {
+		if t := n.crypt.Table(v6); t != 0 {
+			tables = append(tables, t)
+		}
+	}
+	return fib.Options{
+		Protocols:            []uint8{plan.ProtoBird, plan.ProtoFelix},
+		Tables:               tables,
+		Prefixes:             s.InterfacePrefixes,
+		DeviceProtocol:       s.Form.Proto,
+		RemoveExternalRoutes: s.RemoveExternal,
+		Resync:               resync(s),
+	}
 }
 
 // run starts what keeps the doors working.

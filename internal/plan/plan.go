@@ -34,6 +34,8 @@ const (
 const (
 	ProtoBoot uint8 = 3  // prints nothing: routes to local workloads
 	ProtoBird uint8 = 12 // prints "proto bird": routes of the cluster
+	// ProtoFelix is of routes of the cluster that Calico's Felix wrote.
+	ProtoFelix uint8 = 80
 )
 
 // RouteType is what the kernel does with a packet.

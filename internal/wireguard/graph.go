@@ -160,7 +160,7 @@ func (g *Graph) SetKey(link string, key plan.PublicKey) plan.Delta {
 // Enabled reports whether packets of that family are to be encrypted on this node.
 func (g *Graph) Enabled(v6 bool) bool { return g.sides[family(v6)].on }
 
-// Table is the kernel's routing table of that family, used or not.
+// Table is the kernel's routing table of that family, used or not; 0 before the first Step.
 func (g *Graph) Table(v6 bool) uint32 { return g.sides[family(v6)].table }
 
 // Key is the public key that the node's record must have for that family: wanted says
