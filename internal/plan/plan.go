@@ -267,8 +267,13 @@ type Node struct {
 func (n Node) Apply(d Delta) Node {
 	if n.Routes == nil {
 		n = Node{
-			map[RouteKey]RouteAttrs{}, map[string]Link{}, map[NeighborKey]string{}, map[RoutingRule]struct{}{},
-			map[string]Device{}, map[VTEPKey]VTEPAttrs{}, map[WireGuardPeerKey]WireGuardPeerAttrs{},
+			map[RouteKey]RouteAttrs{},
+			map[string]Link{},
+			map[NeighborKey]string{},
+			map[RoutingRule]struct{}{},
+			map[string]Device{},
+			map[VTEPKey]VTEPAttrs{},
+			map[WireGuardPeerKey]WireGuardPeerAttrs{},
 		}
 	}
 	for _, r := range d.PutRoutes {
