@@ -192,6 +192,15 @@ func (c *cluster) store() store.Store {
 	return st
 }
 
+// st is one store for the whole test.
+func (c *cluster) st() store.Store {
+	c.t.Helper()
+	if c.kept == nil {
+		c.kept = c.store()
+	}
+	return c.kept
+}
+
 // put stores an object written as JSON, new or over what there is.
 func put(t testing.TB, st store.Store, text string) {
 	t.Helper()
@@ -210,10 +219,16 @@ func put(t testing.TB, st store.Store, text string) {
 	}
 }
 
+// statusSocket is where a node's agent tells its status.
+func (c *cluster) statusSocket(node string) string {
+	c.t.Helper()
+	return filepath.Join(filepath.Dir(c.node(node).Socket), "status.sock")
+}
+
 // agentStatus is what `weft node status` says on a node.
 func (c *cluster) agentStatus(node string) (agent.Status, error) {
 	var s agent.Status
-	out, code := c.sh(node).try("WEFT_STATUS_SOCKET=" + filepath.Join(filepath.Dir(c.node(node).Socket), "status.sock") + " " + filepath.Join(bin, "weft") + " node status -o json")
+	out, code := c.sh(node).try("WEFT_STATUS_SOCKET=" + c.statusSocket(node) + " " + filepath.Join(bin, "weft") + " node status -o json")
 	if err := json.Unmarshal([]byte(out), &s); err != nil {
 		return s, fmt.Errorf("node status on %s: exit code %d: %s", node, code, out)
 	}

@@ -31,6 +31,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/weft-net/weft/internal/lab"
+	"github.com/weft-net/weft/internal/store"
 	"github.com/weft-net/weft/internal/testenv"
 )
 
@@ -80,6 +81,7 @@ type cluster struct {
 	mu     sync.Mutex
 	shells map[string]*shell // by target
 	client *clientv3.Client  // nil until it is asked for
+	kept   store.Store       // nil until st is asked for it
 	envs   map[string]string // of agents, by node
 }
 

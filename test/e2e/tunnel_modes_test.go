@@ -114,7 +114,10 @@ func (m mode) way(block string, from, to station, vtep string) string {
 
 // ways fails unless the routes of all nodes to blocks of the others are those of the
 // mode of each family, to the letter, and no other route of the cluster is there.
-func (c *cluster) ways(modes [2]mode) error {
+func (c *cluster) ways(modes [2]mode) error { c.t.Helper(); return c.waysOf(modes[:]) }
+
+// waysOf is ways of the first families.
+func (c *cluster) waysOf(modes []mode) error {
 	c.t.Helper()
 	for i, m := range modes {
 		v6 := i == 1
