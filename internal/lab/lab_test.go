@@ -180,7 +180,7 @@ func spec(t *testing.T, topology string) lab.Spec {
 
 func up(t *testing.T, s lab.Spec, lease bool) *lab.Lab {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute) // in emulation, beside others
 	defer cancel()
 	l, err := lab.Up(ctx, s, lease, func(step string) { t.Log(step) })
 	if err != nil {

@@ -18,13 +18,13 @@ func ipipEnd(own, remote int, node string) string {
 func TestVMCarriedIPIP(t *testing.T) {
 	testenv.VM(t)
 	expect := map[string]string{
-		"reachable: {from: pod/default/p, to: pod/default/r, carried: ipip, source: own}":       "",
-		"reachable: {from: pod/default/p, to: pod/default/r, port: 80, carried: ipip}":          "",
-		"mtu: {from: pod/default/p, to: pod/default/r, bytes: 1480}":                            "",
-		"reachable: {from: a, to: pod/default/r, carried: ipip, source: 192.168.1.250}":         "",
-		"{reachable: {from: pod/default/p, to: pod/default/r, carried: none}, within: 1s}":      `carried in ipip: 192.168.1.1 > 192.168.3.1 ICMP in ipip \(10.1.0.11 > 10.2.0.11\) seen on r1$`,
-		"{reachable: {from: pod/default/p, to: pod/default/r, carried: wireguard}, within: 1s}": `carried in ipip`,
-		"{mtu: {from: pod/default/p, to: pod/default/r, bytes: 1481}, within: 1s}":              `1481 bytes: \S+ says that no more than 1480 fit$`,
+		"reachable: {from: pod/default/p, to: pod/default/r, carried: ipip, source: own}":        "",
+		"reachable: {from: pod/default/p, to: pod/default/r, port: 80, carried: ipip}":           "",
+		"mtu: {from: pod/default/p, to: pod/default/r, bytes: 1480}":                             "",
+		"reachable: {from: a, to: pod/default/r, carried: ipip, source: 192.168.1.250}":          "",
+		"{reachable: {from: pod/default/p, to: pod/default/r, carried: none}, within: 15s}":      `carried in ipip: 192.168.1.1 > 192.168.3.1 ICMP in ipip \(10.1.0.11 > 10.2.0.11\) seen on r1$`,
+		"{reachable: {from: pod/default/p, to: pod/default/r, carried: wireguard}, within: 15s}": `carried in ipip`,
+		"{mtu: {from: pod/default/p, to: pod/default/r, bytes: 1481}, within: 15s}":              `1481 bytes: \S+ says that no more than 1480 fit$`,
 	}
 	compare(t, racksStrict, map[string]string{
 		"a": ipipEnd(1, 3, "10.2.0.11"),
