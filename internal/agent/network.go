@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"encoding/base64"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -186,6 +187,23 @@ func (n *network) refused() []model.Problem {
 	}
 	for _, p := range n.wg.Problems() {
 		out = append(out, model.Problem{Text: fmt.Sprintf("device %s: %s", p.Object, p.Text)})
+	}
+	return out
+}
+
+// tunnels is how the tunnels' devices are, by name; any goroutine may ask.
+func (n *network) tunnels() []Tunnel {
+	var out []Tunnel
+	for _, d := range n.devices.State() {
+		t := Tunnel{Device: d.Name, Kind: d.Kind.String(), UserSpace: d.UserSpace, Addr: d.Addr, MTU: d.MTU, Up: d.Up, Ends: d.Ends}
+		if d.Kind == plan.WireGuard {
+			s := n.wg.State(d.Name)
+			t.Ends = s.Peers
+			if s.Key != (plan.PublicKey{}) {
+				t.Key = base64.StdEncoding.EncodeToString(s.Key[:])
+			}
+		}
+		out = append(out, t)
 	}
 	return out
 }

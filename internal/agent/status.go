@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"net/netip"
 	"os"
 	"time"
 
@@ -21,7 +22,27 @@ type Status struct {
 	Peers   []Peer    `json:"peers"`  // by name
 	Kernel  fib.State `json:"kernel"` // routes, links and neighbours
 	Filter  nft.State `json:"filter"` // policy: sets, chains, rules
-	Notes   []string  `json:"notes"`  // objects that can't be used, and settings without effect
+	Tunnels []Tunnel  `json:"tunnels"`
+	MTU     MTU       `json:"mtu"`
+	Notes   []string  `json:"notes"` // objects that can't be used, and settings without effect
+}
+
+// Tunnel is a tunnel's device that this node is to have.
+type Tunnel struct {
+	Device    string     `json:"device"`
+	Kind      string     `json:"kind"`                // ipip, vxlan or wireguard
+	UserSpace bool       `json:"userSpace"`           // the agent does the kernel's work
+	Addr      netip.Addr `json:"address"`             // zero: none
+	MTU       int        `json:"mtu"`                 // bytes
+	Up        bool       `json:"up"`                  // it is there, as it is to be; the notes say what is wrong
+	Ends      int        `json:"ends"`                // other nodes that it leads to: VTEPs, or peers; 0 for IPIP, where routes say it
+	Key       string     `json:"publicKey,omitempty"` // of WireGuard
+}
+
+// MTU is what packets may have, in bytes; 0: not known yet.
+type MTU struct {
+	Underlay int `json:"underlay"`
+	Pods     int `json:"pods"`
 }
 
 // Peer is one BGP session.
@@ -44,6 +65,7 @@ func (a *agent) status() Status {
 	s := Status{
 		Node: a.node.Name, Version: a.Version, PID: os.Getpid(), Since: a.started,
 		Why: a.unready(), Kernel: a.engine.network.fib.State(), Filter: a.engine.filter.table.State(), Notes: a.engine.notes.all(), BGP: a.speaker != nil,
+		Tunnels: a.network.tunnels(), MTU: MTU{a.tunnels.underlay(), a.podMTU.get()},
 	}
 	s.Ready = s.Why == ""
 	if a.speaker == nil {

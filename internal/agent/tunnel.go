@@ -114,6 +114,13 @@ func (t *tunnels) setMTU(mtu int) {
 	}
 }
 
+// underlay is the MTU that was set last, bytes; 0: none was.
+func (t *tunnels) underlay() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.mtu
+}
+
 // step looks for what concerns the record in a batch that the allocator has had already;
 // want are the tunnels that the node takes part in with it. Nothing is written before
 // the datastore is known, and nothing new is decided while a snapshot is under way.

@@ -6,7 +6,9 @@ import (
 	"encoding/json"
 	"log/slog"
 	"net"
+	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -85,7 +87,13 @@ func TestNodeStatus(t *testing.T) {
 		Node: "node-a", Ready: true, BGP: true, Since: time.Now().Add(-time.Minute),
 		Peers:  []agent.Peer{{Name: "Mesh_10_0_0_2", Type: "node-to-node mesh", Addr: "10.0.0.2", State: "Established", Received: 3}},
 		Kernel: fib.State{Routes: 5, Applied: 4, Pending: []fib.Pending{{Object: "route 10.0.0.0/26", Why: "link eth1 is down"}}},
-		Notes:  []string{"IPPool/p: invalid"},
+		Tunnels: []agent.Tunnel{
+			{Device: "tunl0", Kind: "ipip", UserSpace: true, Addr: netip.MustParseAddr("10.0.0.64"), MTU: 1480, Up: true},
+			{Device: "vxlan.calico", Kind: "vxlan", MTU: 1450, Ends: 7},
+			{Device: "wireguard.cali", Kind: "wireguard", Addr: netip.MustParseAddr("10.0.0.65"), MTU: 1440, Up: true, Ends: 6, Key: "AAAA="},
+		},
+		MTU:   agent.MTU{Underlay: 1500, Pods: 1440},
+		Notes: []string{"IPPool/p: invalid"},
 	}
 	go func() {
 		_ = run.Pages(t.Context(), l, func() run.Health { return run.Health{} }, map[string]run.Page{
@@ -97,14 +105,18 @@ func TestNodeStatus(t *testing.T) {
 	if err != nil || code != 0 {
 		t.Fatal(err, code)
 	}
-	for _, want := range []string{"of node node-a", "up 1m0s", "10.0.0.2      node-to-node mesh  Established", "routes 5, in the kernel 4", "route 10.0.0.0/26: link eth1 is down", "note: IPPool/p: invalid"} {
+	for _, want := range []string{
+		"of node node-a", "up 1m0s", "10.0.0.2      node-to-node mesh  Established", "routes 5, in the kernel 4", "route 10.0.0.0/26: link eth1 is down", "note: IPPool/p: invalid",
+		"MTU: of the underlay 1500, of pods 1440", "tunl0           ipip, user space  10.0.0.64  1480  up             any", "vxlan.calico    vxlan             none       1450  not as wanted  7",
+		"wireguard.cali  wireguard         10.0.0.65  1440  up             6      AAAA=",
+	} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in:\n%s", want, out)
 		}
 	}
 	out, _, _ = weft(t.Context(), env, "node", "status", "-o", "json")
 	var got agent.Status
-	if err := json.Unmarshal([]byte(out), &got); err != nil || got.Node != "node-a" || len(got.Peers) != 1 || got.Kernel.Applied != 4 {
+	if err := json.Unmarshal([]byte(out), &got); err != nil || got.Node != "node-a" || len(got.Peers) != 1 || got.Kernel.Applied != 4 || !slices.Equal(got.Tunnels, s.Tunnels) {
 		t.Errorf("json: %+v, %v", got, err)
 	}
 	out, _, _ = weft(t.Context(), env, "node", "status", "-o", "yaml")

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"text/tabwriter"
 	"time"
@@ -19,6 +20,7 @@ import (
 	"github.com/weft-net/weft/internal/cni/rpc"
 	"github.com/weft-net/weft/internal/model"
 	"github.com/weft-net/weft/internal/peering"
+	"github.com/weft-net/weft/internal/plan"
 	"github.com/weft-net/weft/internal/run"
 	"github.com/weft-net/weft/internal/startup"
 	"github.com/weft-net/weft/internal/store"
@@ -248,6 +250,7 @@ func statusTable(out io.Writer, s agent.Status, now time.Time) error {
 	if f.Err != "" {
 		_, _ = fmt.Fprintln(w, "  not as wanted in the kernel:", f.Err)
 	}
+	tunnelTable(w, s)
 	for _, n := range k.Pending {
 		_, _ = fmt.Fprintf(w, "  not in the kernel: %s: %s\n", n.Object, n.Why)
 	}
@@ -255,6 +258,35 @@ func statusTable(out io.Writer, s agent.Status, now time.Time) error {
 		_, _ = fmt.Fprintln(w, "note:", note)
 	}
 	return w.Flush()
+}
+
+// tunnelTable prints the tunnels, where there are some, and the MTUs.
+func tunnelTable(w io.Writer, s agent.Status) {
+	if s.MTU.Underlay != 0 {
+		_, _ = fmt.Fprintf(w, "MTU: of the underlay %d, of pods %d\n", s.MTU.Underlay, s.MTU.Pods)
+	}
+	if len(s.Tunnels) > 0 {
+		_, _ = fmt.Fprintln(w, "\nTUNNEL\tKIND\tADDRESS\tMTU\tSTATE\tNODES\tPUBLIC KEY")
+	}
+	for _, t := range s.Tunnels {
+		kind, addr, state, ends := t.Kind, "none", "not as wanted", strconv.Itoa(t.Ends)
+		if t.UserSpace {
+			kind += ", user space"
+		}
+		if t.Addr.IsValid() {
+			addr = t.Addr.String()
+		}
+		if t.Up {
+			state = "up"
+		}
+		if t.Kind == plan.IPIP.String() {
+			ends = "any"
+		}
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\t%s\n", t.Device, kind, addr, t.MTU, state, ends, t.Key)
+	}
+	if len(s.Tunnels) > 0 {
+		_, _ = fmt.Fprintln(w)
+	}
 }
 
 func nodeAddressesCommand(p Process) *cobra.Command {

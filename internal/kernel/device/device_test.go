@@ -43,6 +43,14 @@ func TestVXLAN(t *testing.T) {
 	if got := k.entries(); got != bothEntries {
 		t.Errorf("entries:\n%s\nwant:\n%s", got, bothEntries)
 	}
+	for _, s := range d.State() {
+		if !s.Up || s.Ends == 0 || s.UserSpace || s.Kind != plan.VXLAN {
+			t.Errorf("state of %s: %+v", s.Name, s)
+		}
+	}
+	if n := len(d.State()); n != 2 {
+		t.Errorf("states of %d devices, want 2", n)
+	}
 	d.Synced()
 	k.until(eventually, "the second comparison", func() bool { return d.Stats().Dumps == 2 })
 	before := d.Stats()
@@ -436,6 +444,9 @@ func TestNoKernelIPIP(t *testing.T) {
 	k.wait(d)
 	if !look() || len(calls) != 1 || len(d.Notices()) != 1 || d.Notices()[0].Object != plan.IPIPDevice {
 		t.Errorf("%d calls, notices %v, device:\n%s", len(calls), d.Notices(), k.ip("addr"))
+	}
+	if s := d.State(); len(s) != 1 || !s[0].Up || !s[0].UserSpace || s[0].MTU != 1480 {
+		t.Errorf("state: %+v", s)
 	}
 	k.ip("link set tunl0 down")
 	k.until(healed, "up again", look)

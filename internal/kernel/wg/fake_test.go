@@ -381,6 +381,9 @@ func TestKeys(t *testing.T) {
 			if got := fmt.Sprint(w.keys); got != tt.want {
 				t.Errorf("told %s, want %s", got, tt.want)
 			}
+			if has := w.door.State("wg0").Key != (plan.PublicKey{}); has != (strings.HasSuffix(tt.want, "its]") || strings.HasSuffix(tt.want, "again]")) {
+				t.Errorf("state has a key: %v, told %s", has, tt.want)
+			}
 		})
 	}
 }

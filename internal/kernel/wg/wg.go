@@ -238,6 +238,23 @@ func (w *WG) Problems() []Problem {
 	return out
 }
 
+// State is how a wanted device is.
+type State struct {
+	Key   plan.PublicKey // its own; zero: it has none yet
+	Peers int            // wanted
+}
+
+// State tells how the device of that name is; the zero State: it is not wanted.
+func (w *WG) State(link string) State {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	d := w.devices[link]
+	if d == nil || !d.wanted {
+		return State{}
+	}
+	return State{Key: d.key, Peers: len(d.peers)}
+}
+
 // Stats says what was done so far.
 func (w *WG) Stats() Stats {
 	w.mu.Lock()
