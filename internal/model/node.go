@@ -4,6 +4,7 @@ import (
 	"crypto/sha1"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/weft-net/weft/internal/selector"
@@ -26,9 +27,31 @@ type Node struct {
 	WireGuardKey, WireGuardKeyV6   [32]byte   // public; zero: none
 	WireGuardAddr, WireGuardAddrV6 netip.Addr // zero: none
 
+	// Links are the interfaces of its own network and their addresses, as its agent found them
+	// when it started: what explains a route names its device by.
+	Links []NodeLink
+
 	// MTU is the smallest of its egress interfaces, bytes, as its agent says (the
 	// annotation MTUAnnotation); 0: not known.
 	MTU int
+}
+
+// NodeLink is an interface of a node.
+type NodeLink struct {
+	Name  string
+	Addrs []netip.Addr
+}
+
+// LinkOf is the interface that has the node's address of that family; empty: it is not
+// known.
+func (n Node) LinkOf(v6 bool) string {
+	own := n.Addr(v6).Addr()
+	for _, l := range n.Links {
+		if own.IsValid() && slices.Contains(l.Addrs, own) {
+			return l.Name
+		}
+	}
+	return ""
 }
 
 // MTUAnnotation is where a node's agent says the MTU of the underlay.

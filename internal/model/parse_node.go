@@ -1,6 +1,7 @@
 package model
 
 import (
+	"net/netip"
 	"strconv"
 
 	v3 "github.com/weft-net/weft/api/v3"
@@ -28,6 +29,15 @@ func parseNode(o *v3.Node) (Value, error) {
 	}
 	n.WireGuardKey = try(&e, publicKey, "status.wireguardPublicKey", o.Status.WireguardPublicKey)
 	n.WireGuardKeyV6 = try(&e, publicKey, "status.wireguardPublicKeyV6", o.Status.WireguardPublicKeyV6)
+	for _, i := range o.Spec.Interfaces {
+		link := NodeLink{Name: i.Name}
+		for _, text := range i.Addresses {
+			if a, err := netip.ParseAddr(text); err == nil { // others' field: what is not an address explains nothing
+				link.Addrs = append(link.Addrs, a)
+			}
+		}
+		n.Links = append(n.Links, link)
+	}
 	// The node's agent writes it anew where it is none.
 	if mtu, err := strconv.ParseUint(o.Annotations[MTUAnnotation], 10, 16); err == nil {
 		n.MTU = int(mtu)

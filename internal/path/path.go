@@ -99,17 +99,11 @@ func (t tracer) leave() Hop {
 		t.translate(&h)
 		return h
 	}
-	if !ok {
-		h.Note = "the node's own routes lead there"
-		if t.To == "" || t.Packet.Dst == t.node(t.To).Addr(t.Packet.Dst.Is6()).Addr() {
-			h.MTU = t.node(t.From).MTU
-		} else {
-			h.Note = fmt.Sprintf("no route of the cluster leads to %v: no block that has it is known with its node's addresses", t.Packet.Dst)
-		}
-		t.translate(&h)
-		return h
+	if ok {
+		t.describe(&h, p)
+	} else {
+		t.foreign(&h)
 	}
-	t.describe(&h, p)
 	t.translate(&h)
 	return h
 }
@@ -144,6 +138,53 @@ func (t tracer) describe(h *Hop, p route.Path) {
 		h.MTU = t.podMTU(h.Node)
 	default:
 		h.MTU = self.MTU
+		t.uplink(h, p.Route)
+	}
+}
+
+// uplink names the device of a route that has only its gateways, and says where the route
+// is one that BGP would tell.
+func (t tracer) uplink(h *Hop, r plan.Route) {
+	self, v6 := t.node(h.Node), r.Dst.Addr().Is6()
+	near := true
+	for gateway := range r.Via.All() {
+		near = near && self.Addr(v6).Masked().Contains(gateway)
+	}
+	if !near {
+		h.Note = "as a full mesh tells it; the node resolves the gateway by its own routes, and other BGP peers may tell another"
+		return
+	}
+	if r.Link = self.LinkOf(v6); r.Link != "" {
+		h.Route, h.Device = r.IPRoute(), r.Link
+	}
+}
+
+// foreign describes a way that none of our routes says. Which device it leads to is known
+// where the destination is in the node's own subnet, or there is one device only.
+func (t tracer) foreign(h *Hop) {
+	self, dst := t.node(h.Node), t.Packet.Dst
+	v6 := dst.Is6()
+	to := t.node(t.To)
+	switch {
+	case t.To == h.Node:
+		h.Note = "an address of the node itself"
+		return
+	case t.To != "" && dst != to.Addr(v6).Addr() && !slices.ContainsFunc(to.Links, func(l model.NodeLink) bool { return slices.Contains(l.Addrs, dst) }):
+		h.Note = fmt.Sprintf("no route of the cluster leads to %v: no block that has it is known with its node's addresses", dst)
+		return
+	}
+	h.Note, h.MTU = "the node's own routes lead there", self.MTU
+	var links []string
+	for _, l := range self.Links {
+		if slices.ContainsFunc(l.Addrs, func(a netip.Addr) bool { return a.Is6() == v6 }) {
+			links = append(links, l.Name)
+		}
+	}
+	switch {
+	case self.Addr(v6).Masked().Contains(dst):
+		h.Device = self.LinkOf(v6)
+	case len(links) == 1:
+		h.Device = links[0]
 	}
 }
 
@@ -202,7 +243,7 @@ func (t tracer) translate(h *Hop) {
 	p := t.Packet
 	p.OutLink = h.Device
 	p.SrcLocal = p.Src == t.node(t.From).Addr(p.Src.Is6()).Addr()
-	if t.To == t.From && h.Device != "" {
+	if t.To == t.From {
 		return // it does not leave
 	}
 	o := edge.Options{Node: t.From, Env: t.options(t.From).Env}
@@ -234,6 +275,9 @@ func Text(hops []Hop) string {
 func (h Hop) details() []string {
 	var out []string
 	var parts []string
+	if h.Route == "" && h.Device != "" {
+		parts = append(parts, "dev "+h.Device)
+	}
 	if h.Encapsulation != "none" {
 		part := h.Encapsulation
 		if h.OuterTarget != "" {

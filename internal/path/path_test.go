@@ -29,7 +29,7 @@ func world(felix model.FelixConfig) model.World {
 		v4, v6, _ := strings.Cut(at, " ")
 		node := string(rune('a' + i))
 		n := model.Node{
-			Name: node, IPv4: prefix(v4), IPv6: prefix(v6), MTU: 1500, WireGuardKey: [32]byte{byte(i + 1)},
+			Name: node, IPv4: prefix(v4), IPv6: prefix(v6), MTU: 1500, Links: []model.NodeLink{{Name: "eth0", Addrs: []netip.Addr{prefix(v4).Addr(), prefix(v6).Addr()}}}, WireGuardKey: [32]byte{byte(i + 1)},
 			IPIPTunnel: addr("10.20.9." + string(rune('1'+i))), VXLANTunnel: addr("10.30.9." + string(rune('1'+i))), VXLANTunnelV6: addr("fd10::9:" + string(rune('1'+i))),
 		}
 		add(n)
@@ -57,7 +57,7 @@ func TestTrace(t *testing.T) {
 		want               string
 	}{
 		"plain": {"10.10.1.1", "10.10.2.1", "a", "b", model.FelixConfig{}, `
-			a  10.10.2.0/24 via 10.1.0.2 proto bird
+			a  10.10.2.0/24 via 10.1.0.2 dev eth0 proto bird
 			   MTU 1500
 			b  10.10.2.1 dev calib scope link
 			   MTU 1430`},
@@ -70,7 +70,7 @@ func TestTrace(t *testing.T) {
 			c  10.20.3.1 dev calic scope link
 			   MTU 1430`},
 		"ipip in a subnet": {"10.20.1.1", "10.20.2.1", "a", "b", model.FelixConfig{}, `
-			a  10.20.2.0/24 via 10.1.0.2 proto bird
+			a  10.20.2.0/24 via 10.1.0.2 dev eth0 proto bird
 			   MTU 1500
 			b  10.20.2.1 dev calib scope link
 			   MTU 1430`},
@@ -91,20 +91,28 @@ func TestTrace(t *testing.T) {
 			   MTU 1430`},
 		"out of the cluster": {"10.10.1.1", "203.0.113.9", "a", "", model.FelixConfig{}, `
 			a  the node's own routes lead there
-			   MTU 1500
-			   NAT: 10.10.1.1 becomes an address of the interface that it leaves by: pool plain has natOutgoing, and 203.0.113.9 is in no pool`},
+			   dev eth0; MTU 1500
+			   NAT: 10.10.1.1 becomes an address of eth0: pool plain has natOutgoing, and 203.0.113.9 is in no pool`},
 		"out of it, without NAT": {"10.20.1.1", "203.0.113.9", "a", "", model.FelixConfig{}, `
 			a  the node's own routes lead there
-			   MTU 1500`},
+			   dev eth0; MTU 1500`},
 		"from outside": {"203.0.113.9", "10.20.1.1", "", "a", model.FelixConfig{}, `
 			a  10.20.1.1 dev calia scope link
 			   MTU 1430`},
 		"to nobody of the own block": {"10.10.1.1", "10.10.1.77", "a", "", model.FelixConfig{}, `
 			a  blackhole 10.10.1.0/24 proto bird
 			   the node drops it: the address is of its own block, and nobody has it`},
+		"far, by BGP": {"10.10.1.1", "10.10.3.1", "a", "c", model.FelixConfig{}, `
+			a  10.10.3.0/24 via 10.2.0.3 proto bird
+			   MTU 1500
+			   as a full mesh tells it; the node resolves the gateway by its own routes, and other BGP peers may tell another
+			c  10.10.3.1 dev calic scope link
+			   MTU 1430`},
+		"to the own node": {"10.10.1.1", "10.1.0.1", "a", "a", model.FelixConfig{}, `
+			a  an address of the node itself`},
 		"to a node": {"10.20.1.1", "10.2.0.3", "a", "c", model.FelixConfig{}, `
 			a  the node's own routes lead there
-			   MTU 1500
+			   dev eth0; MTU 1500
 			c  an address of the node itself`},
 	} {
 		hops := path.Trace(world(tt.felix), path.Query{Packet: plan.Packet{Src: addr(tt.src), Dst: addr(tt.dst), Protocol: 6, DstPort: 80}, From: tt.from, To: tt.to})

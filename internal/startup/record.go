@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
+	"strings"
 
 	v3 "github.com/weft-net/weft/api/v3"
 )
@@ -45,10 +46,37 @@ func desired(ctx context.Context, n v3.Node, s Settings, host Host, links []Link
 			n.Spec.Addresses = append(n.Spec.Addresses, v3.NodeAddress{Address: text, Type: v3.AddressCalicoNodeIP})
 		}
 	}
+	n.Spec.Interfaces = interfaces(links, bgp)
 	if ref := (v3.OrchRef{NodeName: s.KubernetesName, Orchestrator: "k8s"}); s.KubernetesName != "" && !slices.Contains(n.Spec.OrchRefs, ref) {
 		n.Spec.OrchRefs = append(slices.Clone(n.Spec.OrchRefs), ref)
 	}
 	return n, nil
+}
+
+// interfaces are those of the node's own network, by name: what is up and has addresses of
+// the families that the node takes part in, but for those of container engines and of the
+// cluster, as in Calico.
+func interfaces(links []Link, bgp v3.NodeBGPSpec) []v3.NodeInterface {
+	var out []v3.NodeInterface
+	for _, l := range links {
+		i, own := v3.NodeInterface{Name: l.Name}, false
+		for _, p := range l.Addrs {
+			own = own || p.String() == bgp.IPv4Address || p.String() == bgp.IPv6Address
+			family := bgp.IPv4Address
+			if p.Addr().Is6() {
+				family = bgp.IPv6Address
+			}
+			if family != "" && p.Addr().IsGlobalUnicast() {
+				i.Addresses = append(i.Addresses, p.Addr().String())
+			}
+		}
+		if l.Up && len(i.Addresses) > 0 && (own || !skipped(l.Name)) {
+			slices.Sort(i.Addresses)
+			out = append(out, i)
+		}
+	}
+	slices.SortFunc(out, func(a, b v3.NodeInterface) int { return strings.Compare(a.Name, b.Name) })
+	return out
 }
 
 // address is what the record must say for one family: "" for none. An IPv4
@@ -117,6 +145,7 @@ func withoutType(addrs []v3.NodeAddress, kind string) []v3.NodeAddress {
 // equal reports whether two records say the same where start-up writes.
 func equal(a, b v3.Node) bool {
 	sameAddrs := len(a.Spec.Addresses) == len(b.Spec.Addresses) && (len(a.Spec.Addresses) == 0 || reflect.DeepEqual(a.Spec.Addresses, b.Spec.Addresses))
-	return sameAddrs && reflect.DeepEqual(a.Spec.BGP, b.Spec.BGP) &&
+	sameLink := func(a, b v3.NodeInterface) bool { return a.Name == b.Name && slices.Equal(a.Addresses, b.Addresses) }
+	return sameAddrs && reflect.DeepEqual(a.Spec.BGP, b.Spec.BGP) && slices.EqualFunc(a.Spec.Interfaces, b.Spec.Interfaces, sameLink) &&
 		slices.Equal(a.Spec.OrchRefs, b.Spec.OrchRefs) && maps.Equal(a.Annotations, b.Annotations)
 }

@@ -69,6 +69,9 @@ func TestPrepareWritesTheRecord(t *testing.T) {
 	if a := stored.Spec.Addresses; len(a) != 1 || a[0] != (v3.NodeAddress{Address: "10.0.0.5/24", Type: v3.AddressCalicoNodeIP}) {
 		t.Errorf("addresses: %+v", a)
 	}
+	if i := stored.Spec.Interfaces; len(i) != 1 || i[0].Name != "eth0" || fmt.Sprint(i[0].Addresses) != "[10.0.0.5]" {
+		t.Errorf("interfaces: %+v", i)
+	}
 	if r := stored.Spec.OrchRefs; len(r) != 1 || r[0].NodeName != "worker" {
 		t.Errorf("orchRefs: %+v", r)
 	}
