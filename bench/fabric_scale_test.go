@@ -66,8 +66,8 @@ func BenchmarkFleet(b *testing.B) {
 		took = append(took, time.Since(start))
 		b.StopTimer()
 		u := usage()
-		b.ReportMetric(float64((u.user - before.user).Microseconds())/1000, "user-ms")
-		b.ReportMetric(float64((u.system - before.system).Microseconds())/1000, "system-ms")
+		b.ReportMetric(float64((u.user-before.user).Microseconds())/1000, "user-ms")
+		b.ReportMetric(float64((u.system-before.system).Microseconds())/1000, "system-ms")
 		if len(routes) < fleetNodes {
 			b.Fatalf("%d routes of %d nodes", len(routes), fleetNodes)
 		}
