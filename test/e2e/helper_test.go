@@ -46,6 +46,9 @@ func helper(args []string) error {
 	if args[0] == "probe" {
 		return probes(os.Stdin, os.Stdout)
 	}
+	if args[0] == "wrap" {
+		return wrap(os.Stdin, os.Stdout)
+	}
 	if len(args) == 1 && args[0] == "runtime" {
 		return containers(os.Stdin, os.Stdout)
 	}

@@ -131,9 +131,6 @@ func (c *cluster) waysOf(modes []mode) error {
 				if m.tunnel == "vxlan" {
 					vtep = c.tunnelAddr(to.name, m.device(v6))
 				}
-				if vtep != "" && v6 { // which the kernel wants to see, other than in IPv4
-					want = append(want, vtep+" dev "+m.device(v6)+" proto bird metric 1024 pref medium")
-				}
 				for _, block := range c.blocks(to.name, v6) {
 					want = append(want, m.way(block, from, to, vtep))
 				}
