@@ -49,6 +49,9 @@ func (f *FIB) listen() error {
 func (f *FIB) event(m netlink.Message, r *route) {
 	switch m.Type {
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
+		if f.linksHeard != nil && len(m.Body) >= linkBytes && m.Body[0] != unix.AF_BRIDGE {
+			f.linksHeard[int32(netlink.Native.Uint32(m.Body[4:]))] = true
+		}
 		f.linkEvent(m.Type == unix.RTM_NEWLINK, m.Body)
 	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
 		if n, ok := parseNeighbor(m.Body); ok {

@@ -131,6 +131,7 @@ type FIB struct {
 	heard                      bool // no event was lost since the last dump
 	blind                      bool // a dump is under way after events were lost, or the first one
 	needDump                   bool
+	linksHeard                 map[int32]bool // links of which events told since the dump of links began; nil: there is none
 	localSynced, clusterSynced bool
 	changed                    chan struct{} // closed when something was applied
 	awaited                    bool          // somebody waits for that

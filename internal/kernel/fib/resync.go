@@ -102,23 +102,35 @@ func (f *FIB) dump(typ uint16, body []byte, each func(typ uint16, body []byte)) 
 	})
 }
 
+// readLinks takes in all links. Events go on meanwhile, and a datagram may have
+// been written before one of them: what an event told since the dump began is newer, or the
+// same.
 func (f *FIB) readLinks() error {
+	f.linksHeard = map[int32]bool{}
+	defer func() { f.linksHeard = nil }()
 	there := map[int32]bool{}
 	err := f.dump(unix.RTM_GETLINK, make([]byte, linkBytes), func(typ uint16, body []byte) {
 		if typ == unix.RTM_NEWLINK && len(body) >= linkBytes {
 			there[int32(netlink.Native.Uint32(body[4:]))] = true
-			f.linkEvent(true, body)
+			f.linkDumped(body)
 		}
 	})
 	if err != nil {
 		return err
 	}
 	for index := range f.byIndex {
-		if !there[index] {
+		if !there[index] && !f.linksHeard[index] {
 			f.linkGone(index)
 		}
 	}
 	return nil
+}
+
+// linkDumped takes in a link of a dump, unless an event told of it meanwhile.
+func (f *FIB) linkDumped(body []byte) {
+	if !f.linksHeard[int32(netlink.Native.Uint32(body[4:]))] {
+		f.linkEvent(true, body)
+	}
 }
 
 func (f *FIB) readRoutes(each func(*route)) error {
