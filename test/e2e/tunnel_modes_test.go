@@ -114,38 +114,43 @@ func (m mode) way(block string, from, to station, vtep string) string {
 
 // ways fails unless the routes of all nodes to blocks of the others are those of the
 // mode of each family, to the letter, and no other route of the cluster is there.
-func (c *cluster) ways(modes [2]mode) error { c.t.Helper(); return c.waysOf(modes[:]) }
-
-// waysOf is ways of the first families.
-func (c *cluster) waysOf(modes []mode) error {
+func (c *cluster) ways(modes [2]mode) error {
 	c.t.Helper()
 	for i, m := range modes {
-		v6 := i == 1
-		for _, from := range stations() {
-			var want []string
-			for _, to := range stations() {
-				if to == from {
-					continue
-				}
-				vtep := ""
-				if m.tunnel == "vxlan" {
-					vtep = c.tunnelAddr(to.name, m.device(v6))
-				}
-				for _, block := range c.blocks(to.name, v6) {
-					want = append(want, m.way(block, from, to, vtep))
-				}
+		if err := c.waysOf(m, i == 1); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// waysOf is ways of one family.
+func (c *cluster) waysOf(m mode, v6 bool) error {
+	c.t.Helper()
+	for _, from := range stations() {
+		var want []string
+		for _, to := range stations() {
+			if to == from {
+				continue
 			}
-			var got []string
-			for _, line := range c.routes(from.name) {
-				if f := strings.Fields(line); f[0] != "blackhole" && strings.Contains(line, " proto bird") && strings.Contains(f[0], ":") == v6 {
-					got = append(got, line)
-				}
+			vtep := ""
+			if m.tunnel == "vxlan" {
+				vtep = c.tunnelAddr(to.name, m.device(v6))
 			}
-			slices.Sort(want)
-			slices.Sort(got)
-			if len(want) < 2 || !slices.Equal(got, want) {
-				return fmt.Errorf("%v: node %s has\n  %s\nwant\n  %s", m, from.name, strings.Join(got, "\n  "), strings.Join(want, "\n  "))
+			for _, block := range c.blocks(to.name, v6) {
+				want = append(want, m.way(block, from, to, vtep))
 			}
+		}
+		var got []string
+		for _, line := range c.routes(from.name) {
+			if f := strings.Fields(line); f[0] != "blackhole" && strings.Contains(line, " proto bird") && strings.Contains(f[0], ":") == v6 {
+				got = append(got, line)
+			}
+		}
+		slices.Sort(want)
+		slices.Sort(got)
+		if len(want) < 2 || !slices.Equal(got, want) {
+			return fmt.Errorf("%v: node %s has\n  %s\nwant\n  %s", m, from.name, strings.Join(got, "\n  "), strings.Join(want, "\n  "))
 		}
 	}
 	return nil

@@ -42,7 +42,7 @@ func TestIPIPStays(t *testing.T) {
 		if c.tunnelAddr("b", "tunl0") == "" {
 			return errors.New("no address")
 		}
-		return c.ways4(ipip[0])
+		return c.waysOf(ipip[0], false)
 	})
 	c.reach("pod/default/p", c.addr("q"))
 	c.leaveIPIP()
@@ -69,7 +69,7 @@ env: {CALICO_IPV4POOL_CIDR: none}
 resources:
 - `+ipip.pool("four", pool4)))
 	c.refresh()
-	eventually(t, 20*time.Second, "routes", func() error { return c.ways4(ipip) })
+	eventually(t, 20*time.Second, "routes", func() error { return c.waysOf(ipip, false) })
 	addr := netip.MustParseAddr(c.tunnelAddr("a", "tunl0"))
 	if !netip.MustParsePrefix(pool4).Contains(addr) || c.mtu("a", "tunl0") != "1480" || c.record("a").Spec.BGP.IPv4IPIPTunnelAddr != addr.String() {
 		t.Errorf("tunl0 has %v and MTU %s; the record says %+v; want an address of the pool in both, and 1480",
@@ -115,7 +115,7 @@ func (c *cluster) leaveIPIP() {
 				return fmt.Errorf("node %s: the record has %s", n.name, addr)
 			}
 		}
-		return errors.Join(c.ways4(mode{}), c.tunnelHandles([2]mode{}))
+		return errors.Join(c.waysOf(mode{}, false), c.tunnelHandles([2]mode{}))
 	})
 	c.reach("pod/default/p", c.addr("q"))
 }
@@ -138,7 +138,9 @@ resources:
 		eventually(t, 10*time.Second, what, func() error { return errors.Join(c.ways(modes), c.traces(modes)) })
 	}
 	as("routes and entries")
-	macs := func(node string) [2]string { return [2]string{c.mac(node, "vxlan.calico"), c.mac(node, "vxlan-v6.calico")} }
+	macs := func(node string) [2]string {
+		return [2]string{c.mac(node, "vxlan.calico"), c.mac(node, "vxlan-v6.calico")}
+	}
 	for _, n := range stations() {
 		if want := [2]string{model.VTEPMAC(n.name, false), model.VTEPMAC(n.name, true)}; macs(n.name) != want {
 			t.Errorf("node %s has %v, want %v", n.name, macs(n.name), want)
@@ -194,9 +196,6 @@ resources:
 	as("the node again")
 	c.reach("pod/default/p", c.addr("r"))
 }
-
-// ways4 is ways of IPv4 alone.
-func (c *cluster) ways4(m mode) error { c.t.Helper(); return c.waysOf([]mode{m}) }
 
 // record is the Node resource.
 func (c *cluster) record(node string) *v3.Node {
