@@ -173,6 +173,8 @@ func wire(c Config, node model.Node) (*agent, error) {
 		log:      c.Log,
 		synced:   make(chan struct{}),
 
+		encrypted: make(chan struct{}),
+
 		onSettings: a.follow,
 		onPodMTU: func(bytes int) {
 			s := roads.graph.Settings()
@@ -264,6 +266,12 @@ func (a *agent) drain(ctx context.Context) error {
 	wait, cancel := context.WithTimeout(ctx, firstPolicyTimeout)
 	_ = a.engine.filter.wait(wait)
 	cancel()
+	// A pod that starts before its node encrypts would talk in clear.
+	select {
+	case <-a.engine.encrypted:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 	last := ""
 	for turn := 0; ; turn++ {
 		text := ""

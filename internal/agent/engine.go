@@ -31,6 +31,10 @@ const rereadInterval = 5 * time.Second
 // there is an underlay.
 const firstMTUWait = time.Second
 
+// keysWait bounds how long a start waits for the keys of WireGuard devices: a kernel
+// without WireGuard never has one.
+const keysWait = 5 * time.Second
+
 // engine is the one loop between the deciders and the doors. Everything it
 // has is used by its goroutine only, but for what notes holds.
 type engine struct {
@@ -54,6 +58,9 @@ type engine struct {
 	restarting                 bool          // an earlier agent's routes are in the kernel
 	synced                     chan struct{} // closed when the datastore is known
 	storeSynced, learnedSynced bool
+	keyed                      bool          // the record has the keys of WireGuard, or will not have them soon
+	encrypted                  chan struct{} // closed when keyed
+	keysDue                    <-chan time.Time
 	settings                   route.Settings
 	onSettings                 func(route.Settings)
 	onPodMTU                   func(bytes int)
@@ -90,8 +97,12 @@ func (e *engine) run(ctx context.Context, batches <-chan model.Batch, learned <-
 			e.network.keyed(k)
 			e.filter.table.Apply(e.network.crypt.Filter())
 			e.tellKeys()
+			e.noteKeys(false)
+		case <-e.keysDue:
+			e.noteKeys(true)
 		case mtu := <-mtus:
 			e.network.measured(mtu)
+	e.filter.table.Apply(e.network.crypt.Filter())
 			e.tunnels.setMTU(mtu)
 			e.tunnels.need(e.network.graph.Tunnels()) // a small one rules some out
 			e.tellPodMTU()
@@ -114,8 +125,11 @@ func (e *engine) step(b model.Batch) {
 	if e.filter.firstHost(b) {
 		e.relink()
 	}
-	e.network.step(b)
+	changes := e.network.step(b)
 	e.filter.step(b, e.network.crypt.Filter())
+	for _, d := range changes {
+		e.network.apply(d)
+	}
 	e.alloc.Step(b)
 	e.tunnels.step(b, e.network.graph.Tunnels())
 	if e.view.Step(b) && e.speaker != nil && e.replan == nil {
@@ -125,6 +139,7 @@ func (e *engine) step(b model.Batch) {
 	if b.Synced {
 		if !e.storeSynced {
 			close(e.synced)
+			e.keysDue = time.After(keysWait)
 		}
 		e.storeSynced = true
 		if e.replan == nil && e.speaker != nil {
@@ -132,6 +147,7 @@ func (e *engine) step(b model.Batch) {
 		}
 	}
 	e.release()
+	e.noteKeys(false)
 	if s := e.network.graph.Settings(); e.storeSynced && !sameSettings(s, e.settings) {
 		e.settings = s
 		e.onSettings(s)
@@ -181,7 +197,18 @@ func (e *engine) relink() {
 func (e *engine) release() {
 	if e.storeSynced {
 		e.filter.table.Synced()
-		e.network.synced(e.learnedSynced || e.speaker == nil)
+		e.network.synced((e.learnedSynced || e.speaker == nil) && e.keyed)
+	}
+}
+
+// noteKeys notes that the node's record has the keys of its WireGuard devices, for the
+// first time or because it is not waited for any longer: until then routes into them that
+// an earlier run left stay, and no pod starts.
+func (e *engine) noteKeys(force bool) {
+	if e.storeSynced && !e.keyed && (force || e.network.crypt.Published()) {
+		e.keyed, e.keysDue = true, nil
+		close(e.encrypted)
+		e.release()
 	}
 }
 

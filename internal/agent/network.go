@@ -119,10 +119,10 @@ func (n *network) tellKey(link string, key plan.PublicKey) {
 // keyed takes in the public key of a device.
 func (n *network) keyed(k deviceKey) { n.apply(n.crypt.SetKey(k.link, k.key)) }
 
-// step takes in one batch from the datastore.
-func (n *network) step(b model.Batch) {
-	n.apply(n.graph.Step(b))
-	n.apply(n.crypt.Step(b))
+// step takes in one batch from the datastore, and returns what is to be applied when the
+// packet filter has been told.
+func (n *network) step(b model.Batch) [2]plan.Delta {
+	return [2]plan.Delta{n.graph.Step(b), n.crypt.Step(b)}
 }
 
 // learn takes in what BGP told.
@@ -145,8 +145,8 @@ func (n *network) apply(d plan.Delta) {
 		n.due = time.After(deviceDelay)
 	}
 	d.DeleteDevices = nil
-	n.devices.Apply(d)
 	n.wg.Apply(d)
+	n.devices.Apply(d)
 	n.carrier.apply(d)
 	n.fib.Apply(d)
 }

@@ -173,6 +173,16 @@ func (g *Graph) Key(v6 bool) (key plan.PublicKey, wanted bool) {
 	return g.keys[s.link], true
 }
 
+// Published reports whether the node's record has the key of every device of this node.
+func (g *Graph) Published() bool {
+	for _, s := range g.sides {
+		if s.usable() && !s.published {
+			return false
+		}
+	}
+	return true
+}
+
 // relevant is what is kept of v; nil: nothing.
 func (g *Graph) relevant(v model.Value) model.Value {
 	switch v := v.(type) {
