@@ -50,7 +50,8 @@ resources:
 - `+cases[0].modes[0].pool("four", pool4)+`
 - `+cases[0].modes[1].pool("six", "fd00:168::/48")))
 	c.refresh()
-	for _, m := range cases {
+	h := c.runtime("a")
+	for n, m := range cases {
 		put(t, c.st(), m.modes[0].pool("four", pool4))
 		put(t, c.st(), m.modes[1].pool("six", "fd00:168::/48"))
 		eventually(t, 20*time.Second, fmt.Sprint(m), func() error { return c.ways(m.modes) })
@@ -61,6 +62,11 @@ resources:
 		pods := m.underlay - m.overhead
 		eventually(t, follows, fmt.Sprint(m), func() error { return c.mtus(m, pods) })
 		t.Logf("%+v: pods have an MTU of %d after %v", m, pods, time.Since(began))
+		name := fmt.Sprint("new-", n)
+		h.must("ADD", name)
+		if a := h.call(cniCall{Containers: []string{name}, Exec: []string{"ip", "-o", "link", "show", "dev", "eth0"}})[0]; !strings.Contains(a.Stdout, fmt.Sprintf(" mtu %d ", pods)) {
+			t.Errorf("%+v: a new pod has %s%s, want an MTU of %d", m, a.Stdout, a.Stderr, pods)
+		}
 		for i, md := range m.modes {
 			for _, pod := range []string{"q", "r"} {
 				if pod == "q" || md.tunnel != "" {

@@ -170,7 +170,8 @@ resources:
 		t.Errorf("after a restart %v, want %v", macs("b"), own)
 	}
 
-	c.sh("a").run("bridge fdb del " + own[0] + " dev vxlan.calico && ip neigh flush dev vxlan.calico nud permanent && bridge fdb del " + own[1] + " dev vxlan-v6.calico")
+	c.sh("a").run("bridge fdb del " + own[0] + " dev vxlan.calico && bridge fdb del " + own[1] + " dev vxlan-v6.calico && " +
+		"ip neigh del " + c.tunnelAddr("c", "vxlan.calico") + " dev vxlan.calico")
 	as("what somebody removed")
 
 	// A node leaves and comes back.
