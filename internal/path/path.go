@@ -142,21 +142,42 @@ func (t tracer) describe(h *Hop, p route.Path) {
 	}
 }
 
-// uplink names the device of a route that has only its gateways, and says where the route
-// is one that BGP would tell.
+// uplink names the device of a route that has only its gateways, and says where BGP may
+// have told the node another one.
 func (t tracer) uplink(h *Hop, r plan.Route) {
 	self, v6 := t.node(h.Node), r.Dst.Addr().Is6()
 	near := true
 	for gateway := range r.Via.All() {
 		near = near && self.Addr(v6).Masked().Contains(gateway)
 	}
-	if !near {
-		h.Note = "as a full mesh tells it; the node resolves the gateway by its own routes, and other BGP peers may tell another"
+	switch {
+	case !near:
+		h.Note = "if BGP tells it, as a full mesh does; the gateway is reached by the node's own routes"
 		return
+	case !t.encapsulates(r.Dst) && !t.meshed():
+		h.Note = "the node's BGP peers tell the gateway: nodeToNodeMeshEnabled is false; a full mesh would tell this one"
 	}
 	if r.Link = self.LinkOf(v6); r.Link != "" {
 		h.Route, h.Device = r.IPRoute(), r.Link
 	}
+}
+
+// encapsulates reports whether a block is of a pool whose routes come from the datastore.
+func (t tracer) encapsulates(block netip.Prefix) bool {
+	var best model.Pool
+	for _, v := range t.world {
+		if p, ok := v.(model.Pool); ok && p.CIDR.Contains(block.Addr()) && (best.Name == "" || p.CIDR.Bits() > best.CIDR.Bits()) {
+			best = p
+		}
+	}
+	never := func(m model.EncapMode) bool { return m == "" || m == model.EncapNever }
+	return !never(best.IPIP) || !never(best.VXLAN)
+}
+
+// meshed reports whether nodes tell each other their routes.
+func (t tracer) meshed() bool {
+	c, _ := t.world[model.BGPConfig{Name: "default"}.Key()].(model.BGPConfig)
+	return c.Mesh == nil || *c.Mesh
 }
 
 // foreign describes a way that none of our routes says. Which device it leads to is known

@@ -105,7 +105,7 @@ func TestTrace(t *testing.T) {
 		"far, by BGP": {"10.10.1.1", "10.10.3.1", "a", "c", model.FelixConfig{}, `
 			a  10.10.3.0/24 via 10.2.0.3 proto bird
 			   MTU 1500
-			   as a full mesh tells it; the node resolves the gateway by its own routes, and other BGP peers may tell another
+			   if BGP tells it, as a full mesh does; the gateway is reached by the node's own routes
 			c  10.10.3.1 dev calic scope link
 			   MTU 1430`},
 		"to the own node": {"10.10.1.1", "10.1.0.1", "a", "a", model.FelixConfig{}, `
@@ -143,5 +143,21 @@ func TestStrict(t *testing.T) {
 	hops := path.Trace(w, path.Query{Packet: plan.Packet{Src: addr("10.10.1.1"), Dst: addr("10.10.3.1")}, From: "a", To: "c"})
 	if len(hops) != 2 || !strings.Contains(hops[0].Note, "wireguardCleartext") || hops[0].Encapsulation != "none" {
 		t.Errorf("got %+v", hops)
+	}
+}
+
+// TestNoMesh: where nodes have other peers, it is said that these decide, but for pools
+// whose routes do not come by BGP.
+func TestNoMesh(t *testing.T) {
+	t.Parallel()
+	w := world(model.FelixConfig{})
+	off := false
+	c := model.BGPConfig{Name: "default", Mesh: &off}
+	w[c.Key()] = c
+	for dst, want := range map[string]bool{"10.10.2.1": true, "10.20.2.1": false, "10.30.2.1": false} {
+		hops := path.Trace(w, path.Query{Packet: plan.Packet{Src: addr("10.10.1.1"), Dst: addr(dst)}, From: "a", To: "b"})
+		if got := strings.Contains(hops[0].Note, "nodeToNodeMeshEnabled is false"); got != want {
+			t.Errorf("to %s: %q", dst, hops[0].Note)
+		}
 	}
 }
