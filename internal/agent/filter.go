@@ -24,6 +24,8 @@ const (
 	// tombstoneTime is how long the kernel remembers a flow that policy ended: longer
 	// than a sender is silent that has not given up. Each packet of TCP renews it.
 	tombstoneTime = 3 * time.Minute
+	// forwardPatience is how long others' tables wait for ours when the agent starts.
+	forwardPatience = 10 * time.Second
 	// listenRetry is the time between two tries to listen to the log groups, which
 	// one program in a network namespace can do.
 	listenRetry = 30 * time.Second
@@ -152,9 +154,18 @@ func (f *filter) apply(b model.Batch, d plan.FilterDelta) {
 // run starts what keeps the doors working.
 func (f *filter) run(start func(func(context.Context) error)) {
 	start(f.table.Run)
-	start(f.forward.Run)
+	start(f.open)
 	start(f.endFlows)
 	start(f.listen)
+}
+
+// open keeps other tables open, once ours are as wanted or the datastore lets wait: who
+// listens while a node's whole policy goes into the kernel doubles what that takes.
+func (f *filter) open(ctx context.Context) error {
+	soon, cancel := context.WithTimeout(ctx, forwardPatience)
+	_ = f.table.WaitApplied(soon) // which says elsewhere what it could not
+	cancel()
+	return f.forward.Run(ctx)
 }
 
 // endFlows has connections looked at whenever rules that may deny more are in the

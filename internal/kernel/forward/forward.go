@@ -117,12 +117,14 @@ type Forward struct {
 	loop           *reconcile.Loop
 	events, writer *netlink.Socket
 
+	health reconcile.Health
+
 	mu      sync.Mutex
 	opts    Options
 	all     bool           // look at all chains in the next pass
 	rewrite bool           // put all of our rules anew: the mode changed
 	watched map[chain]bool // chains whose rules matter
-	state   State
+	state   State          // but for Err
 
 	// Of the pass alone.
 	last   time.Time           // pass
@@ -160,7 +162,7 @@ func New(o Options) (*Forward, error) {
 	if f.writer, err = netlink.Open(netlink.Options{Protocol: unix.NETLINK_NETFILTER}); err != nil {
 		return nil, fmt.Errorf("forward: %w", err)
 	}
-	f.events, err = netlink.Open(netlink.Options{Protocol: unix.NETLINK_NETFILTER, Groups: []int{unix.NFNLGRP_NFTABLES}})
+	f.events, err = netlink.Open(netlink.Options{Protocol: unix.NETLINK_NETFILTER})
 	if err == nil {
 		err = f.events.Ignore(f.writer)
 	}
@@ -168,7 +170,12 @@ func New(o Options) (*Forward, error) {
 		f.close()
 		return nil, fmt.Errorf("forward: %w", err)
 	}
-	f.loop = reconcile.New(f.pass, reconcile.Options{Resync: legacyEvery, Health: f.health})
+	f.health = reconcile.Health{
+		Log:  f.opts.Log,
+		Good: "workload packets pass the packet filters of other programs",
+		Bad:  "cannot let workload packets through another program's packet filter",
+	}
+	f.loop = reconcile.New(f.pass, reconcile.Options{Resync: legacyEvery, Health: f.health.Note})
 	return f, nil
 }
 
@@ -212,13 +219,17 @@ func (f *Forward) State() State {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	s := f.state
-	s.Chains = slices.Clone(s.Chains)
+	s.Chains, s.Err = slices.Clone(s.Chains), f.health.Err()
 	return s
 }
 
 // Run keeps the chains open until ctx ends, and returns the cause of that. f is of no
 // use then; our rules stay.
 func (f *Forward) Run(ctx context.Context) error {
+	if err := f.events.Join(unix.NFNLGRP_NFTABLES); err != nil {
+		f.close()
+		return fmt.Errorf("forward: %w", err)
+	}
 	var wait sync.WaitGroup
 	wait.Go(f.listen)
 	err := f.loop.Run(ctx)
@@ -266,20 +277,4 @@ func (f *Forward) concerns(datagram []byte) bool {
 		}
 	}
 	return false
-}
-
-func (f *Forward) health(err error) {
-	text := ""
-	if err != nil {
-		text = err.Error()
-	}
-	f.mu.Lock()
-	changed := text != f.state.Err
-	f.state.Err = text
-	f.mu.Unlock()
-	if changed && err != nil {
-		f.opts.Log.Warn("cannot let workload packets through another program's packet filter", "err", err)
-	} else if changed {
-		f.opts.Log.Info("workload packets pass the packet filters of other programs")
-	}
 }

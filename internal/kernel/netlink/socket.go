@@ -84,9 +84,28 @@ func (s *Socket) configure(fd int, o Options) error {
 	}
 	s.port = name.(*unix.SockaddrNetlink).Pid
 	for _, g := range o.Groups {
-		if err := unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, g); err != nil {
-			return fmt.Errorf("join group %d: %w", g, err)
+		if err := member(fd, g, unix.NETLINK_ADD_MEMBERSHIP); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+// Join listens to a multicast group from now on.
+func (s *Socket) Join(group int) error {
+	return s.control(func(fd int) error { return member(fd, group, unix.NETLINK_ADD_MEMBERSHIP) })
+}
+
+// Leave does not listen to a group any more; what is there already can be read. As long
+// as nobody in the namespace listens, the kernel makes no messages.
+func (s *Socket) Leave(group int) error {
+	return s.control(func(fd int) error { return member(fd, group, unix.NETLINK_DROP_MEMBERSHIP) })
+}
+
+// member joins or leaves a group.
+func member(fd, group, how int) error {
+	if err := unix.SetsockoptInt(fd, unix.SOL_NETLINK, how, group); err != nil {
+		return fmt.Errorf("membership of group %d: %w", group, err)
 	}
 	return nil
 }

@@ -27,9 +27,11 @@ func worldAddr(i int) plan.Member {
 }
 
 // policyChain is policy i, whose first rule allows a port.
-func policyChain(i int, port uint16) plan.Chain {
+func policyChain(i int, port uint16) plan.Chain { return policyChainOf(worldRules, i, port) }
+
+func policyChainOf(rules, i int, port uint16) plan.Chain {
 	c := plan.Chain{Name: fmt.Sprintf("policy-%d", i)}
-	for r := range worldRules {
+	for r := range rules {
 		p := port
 		if r > 0 {
 			p = uint16(1000 + r)
@@ -47,7 +49,10 @@ func policyChain(i int, port uint16) plan.Chain {
 }
 
 // world is a node with many policies, shared in lists, and interfaces.
-func world() plan.TableDelta {
+func world() plan.TableDelta { return worldOf(worldRules) }
+
+// worldOf is world with so many rules in each policy.
+func worldOf(rules int) plan.TableDelta {
 	d := plan.TableDelta{PutSets: []plan.Set{{Name: "classes", Type: plan.MapClasses}, {Name: "chains", Type: plan.MapChains}}}
 	for i := range worldSets {
 		name := fmt.Sprintf("set-%d", i)
@@ -59,17 +64,16 @@ func world() plan.TableDelta {
 		d.Changes = append(d.Changes, c)
 	}
 	for i := range worldPolicies {
-		d.PutChains = append(d.PutChains, policyChain(i, 80))
+		d.PutChains = append(d.PutChains, policyChainOf(rules, i, 80))
 	}
 	classes, chains := plan.SetChange{Set: "classes"}, plan.SetChange{Set: "chains"}
 	for i := range worldLists {
-		tier, list := plan.Chain{Name: fmt.Sprintf("tier-%d", i)}, plan.Chain{Name: fmt.Sprintf("list-%d", i)}
+		list := plan.Chain{Name: fmt.Sprintf("list-%d", i)}
 		for p := range worldTier {
-			tier.Rules = append(tier.Rules, plan.Rule{Verdict: plan.Jump, Target: fmt.Sprintf("policy-%d", (i*worldTier+p)%worldPolicies)})
+			list.Rules = append(list.Rules, plan.Rule{Verdict: plan.Jump, Target: fmt.Sprintf("policy-%d", (i*worldTier+p)%worldPolicies)})
 		}
-		tier.Rules = append(tier.Rules, plan.Rule{Count: true, Verdict: plan.Drop})
-		list.Rules = []plan.Rule{{Verdict: plan.Jump, Target: tier.Name}, {Verdict: plan.Drop}}
-		d.PutChains = append(d.PutChains, tier, list)
+		list.Rules = append(list.Rules, plan.Rule{Count: true, Verdict: plan.Drop})
+		d.PutChains = append(d.PutChains, list)
 		chains.PutElement = append(chains.PutElement, plan.Element{Link: fmt.Sprintf("l%d", i), Value: list.Name})
 	}
 	for i := range worldLinks {
@@ -87,11 +91,13 @@ func world() plan.TableDelta {
 }
 
 // startWorld programs the world.
-func startWorld(b *testing.B) *nft.NFT {
+func startWorld(b *testing.B) *nft.NFT { return startWorldOf(b, worldRules) }
+
+func startWorldOf(b *testing.B, rules int) *nft.NFT {
 	b.Helper()
 	k := newKernel(b)
 	n, _ := k.start(nft.Options{})
-	n.Apply(plan.FilterDelta{V4: world()})
+	n.Apply(plan.FilterDelta{V4: worldOf(rules)})
 	start := time.Now()
 	n.Synced()
 	k.wait(n)
@@ -145,13 +151,17 @@ func BenchmarkElementDuringResync(b *testing.B) {
 	})
 }
 
-// BenchmarkRule is one rule changed in one policy among 2,000.
+// BenchmarkRule is one rule changed in one policy among 2,000, of one rule and of ten.
 func BenchmarkRule(b *testing.B) {
-	n := startWorld(b)
-	b.ReportAllocs()
-	each(b, n, func(i int) plan.TableDelta {
-		return plan.TableDelta{PutChains: []plan.Chain{policyChain(i%7, uint16(100+i%1000))}}
-	})
+	for _, rules := range []int{1, worldRules} {
+		b.Run(fmt.Sprint(rules*worldPolicies), func(b *testing.B) {
+			n := startWorldOf(b, rules)
+			b.ReportAllocs()
+			each(b, n, func(i int) plan.TableDelta {
+				return plan.TableDelta{PutChains: []plan.Chain{policyChainOf(rules, i%7, uint16(100+i%1000))}}
+			})
+		})
+	}
 }
 
 // BenchmarkEndpoint is one more interface with a list that is known.

@@ -69,7 +69,7 @@ func (n *NFT) work() error {
 			n.settle()
 			return n.uncoverAll()
 		}
-		a, err := n.unlocked(n.exchange)
+		a, err := n.unlocked(n.exchangeQuietly)
 		n.stats.Transactions++
 		n.stats.Messages += uint64(len(n.tx.ops))
 		n.stats.Batches += n.tx.batches
