@@ -62,8 +62,10 @@ type Ender struct {
 	opts EnderOptions
 	loop *reconcile.Loop
 
+	health reconcile.Health
+
 	mu    sync.Mutex
-	state EnderState
+	state EnderState // but for Err
 }
 
 // EnderState is what an Ender has done.
@@ -82,7 +84,8 @@ func NewEnder(o EnderOptions) *Ender {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	e := &Ender{opts: o}
-	e.loop = reconcile.New(e.pass, reconcile.Options{MinDelay: o.Interval, Health: e.health})
+	e.health = reconcile.Health{Log: o.Log, Good: "ending connections that policy forbids works again", Bad: "cannot end connections that policy forbids; trying again"}
+	e.loop = reconcile.New(e.pass, reconcile.Options{MinDelay: o.Interval, Health: e.health.Note})
 	return e
 }
 
@@ -95,29 +98,15 @@ func (e *Ender) Kick() { e.loop.Kick() }
 func (e *Ender) State() EnderState {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.state
+	s := e.state
+	s.Err = e.health.Err()
+	return s
 }
 
 // Run scans when it is kicked, one scan at a time, until ctx ends, and returns the
 // cause of that. It begins with a scan, since nobody knows what the rules of an
 // earlier run let through: it must not begin before Judge knows all of today's.
 func (e *Ender) Run(ctx context.Context) error { return e.loop.Run(ctx) }
-
-func (e *Ender) health(err error) {
-	text := ""
-	if err != nil {
-		text = err.Error()
-	}
-	e.mu.Lock()
-	changed := text != e.state.Err
-	e.state.Err = text
-	e.mu.Unlock()
-	if changed && err != nil {
-		e.opts.Log.Warn("cannot end connections that policy forbids; trying again", "err", err)
-	} else if changed {
-		e.opts.Log.Info("ending connections that policy forbids works again")
-	}
-}
 
 // pass makes one scan, and rests after it, so that kicks meanwhile are one.
 func (e *Ender) pass(ctx context.Context, _ reconcile.Cause) error {

@@ -87,7 +87,7 @@ type Devices struct {
 	awaited bool
 	notices []Problem
 	fault   error // of the last exchange
-	health  string
+	health  reconcile.Health
 	stats   Stats
 
 	batch batch // the loop's
@@ -124,7 +124,8 @@ func New(opts Options) (*Devices, error) {
 		dirty: map[string]bool{}, gone: map[string]bool{}, changed: make(chan struct{}), full: true,
 		batch: batch{base: batchBase},
 	}
-	d.loop = reconcile.New(d.pass, reconcile.Options{Resync: max(opts.Resync, 0), Health: d.tellHealth})
+	d.health = reconcile.Health{Log: opts.Log, Good: "tunnel devices are as wanted again", Bad: "tunnel devices are not as wanted"}
+	d.loop = reconcile.New(d.pass, reconcile.Options{Resync: max(opts.Resync, 0), Health: d.health.Note})
 	if err := d.open(); err != nil {
 		d.close()
 		return nil, fmt.Errorf("device: %w", err)
@@ -367,22 +368,5 @@ func (d *Devices) wake() {
 	if d.awaited {
 		close(d.changed)
 		d.changed, d.awaited = make(chan struct{}), false
-	}
-}
-
-// tellHealth logs when the result of the passes changes.
-func (d *Devices) tellHealth(err error) {
-	var now string
-	if err != nil {
-		now = err.Error()
-	}
-	before := d.health // the loop's goroutine is the only one here
-	d.health = now
-	switch {
-	case now == before:
-	case err == nil:
-		d.opts.Log.Info("tunnel devices are as wanted again")
-	default:
-		d.opts.Log.Warn("tunnel devices are not as wanted", "err", err)
 	}
 }

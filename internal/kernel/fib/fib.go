@@ -143,14 +143,15 @@ type FIB struct {
 	lastShape                  shape // of the route that internKernel saw last
 	lastShapeID                uint32
 	scratch                    []hop
-	healthErr                  string
+	health                     reconcile.Health
 }
 
 // New opens the sockets in the network namespace of the calling thread. Call
 // Run, which also closes them.
 func New(opts Options) (*FIB, error) {
 	f := blank(opts)
-	f.loop = reconcile.New(f.pass, reconcile.Options{Resync: max(f.opts.Resync, 0), Health: f.health})
+	f.health = reconcile.Health{Log: f.opts.Log, Good: "kernel routes are as wanted again", Bad: "kernel routes are not as wanted"}
+	f.loop = reconcile.New(f.pass, reconcile.Options{Resync: max(f.opts.Resync, 0), Health: f.health.Note})
 	var err error
 	if f.writer, err = openSocket(); err == nil {
 		if f.reader, err = openSocket(); err == nil {
@@ -279,25 +280,6 @@ func (f *FIB) Resync() { f.loop.Resync() }
 func (f *FIB) kick() {
 	if !f.queue.empty() || len(f.dirtyLinks)+len(f.gone)+len(f.external)+len(f.goneRules) > 0 || f.dirtyRules || f.gen != f.resolved {
 		f.loop.Kick()
-	}
-}
-
-// health logs when the result of the passes changes.
-func (f *FIB) health(err error) {
-	var now string
-	if err != nil {
-		now = err.Error()
-	}
-	f.mu.Lock()
-	before := f.healthErr
-	f.healthErr = now
-	f.mu.Unlock()
-	switch {
-	case now == before:
-	case err == nil:
-		f.opts.Log.Info("kernel routes are as wanted again")
-	default:
-		f.opts.Log.Warn("kernel routes are not as wanted", "err", err)
 	}
 }
 

@@ -49,7 +49,7 @@ func (f *FIB) State() State {
 	w := &f.count.why
 	s := State{
 		Routes: f.count.wanted, Applied: f.count.applied, Waiting: w[linkMissing] + w[linkDown] + w[noGateway],
-		Conflicts: w[conflict], Refused: w[refused], Rules: len(f.rules), Err: f.healthErr, Stats: f.stats,
+		Conflicts: w[conflict], Refused: w[refused], Rules: len(f.rules), Err: f.health.Err(), Stats: f.stats,
 	}
 	for _, l := range f.links {
 		if l.want {

@@ -81,7 +81,7 @@ type WG struct {
 	devices map[string]*device
 	synced  bool
 	tell    []told
-	health  string
+	health  reconcile.Health
 	stats   Stats
 }
 
@@ -134,7 +134,8 @@ func New(opts Options) (*WG, error) {
 // blank gives a WG that knows and wants nothing.
 func blank(opts Options, k kernel) *WG {
 	w := &WG{opts: opts, kernel: k, devices: map[string]*device{}}
-	w.loop = reconcile.New(w.pass, reconcile.Options{Resync: max(opts.Resync, 0), Health: w.tellHealth})
+	w.health = reconcile.Health{Log: opts.Log, Good: "WireGuard devices are as wanted again", Bad: "WireGuard devices are not as wanted"}
+	w.loop = reconcile.New(w.pass, reconcile.Options{Resync: max(opts.Resync, 0), Health: w.health.Note})
 	return w
 }
 
@@ -260,25 +261,6 @@ func (w *WG) Stats() Stats {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.stats
-}
-
-// tellHealth logs when the result of the passes changes.
-func (w *WG) tellHealth(err error) {
-	var now string
-	if err != nil {
-		now = err.Error()
-	}
-	w.mu.Lock()
-	before := w.health
-	w.health = now
-	w.mu.Unlock()
-	switch {
-	case now == before:
-	case err == nil:
-		w.opts.Log.Info("WireGuard devices are as wanted again")
-	default:
-		w.opts.Log.Warn("WireGuard devices are not as wanted", "err", err)
-	}
 }
 
 // listen takes in the kernel's events until the socket is closed.
