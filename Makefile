@@ -19,7 +19,7 @@ ROOT := $(if $(filter 0,$(shell id -u)),,unshare --user --map-root-user --net --
 	sh -c 'ip link set lo up && exec "$$@"' sh)
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test race cross lint bench setup vm clean
+.PHONY: help build demo demo-setup test race cross lint bench setup vm clean
 
 help: ## print this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -27,7 +27,7 @@ help: ## print this list
 build: ## compile bin/weft and bin/weft-cni: static, no C
 	@CGO_ENABLED=0 $(GO) build $(GOFLAGS_BUILD) -o bin/ ./cmd/weft ./cmd/weft-cni
 
-demo: setup build ## three nodes and six pods on this machine: their routes, and who reaches whom
+demo: demo-setup build ## three nodes and six pods on this machine: their routes, and who reaches whom
 	@bin/weft lab run -f examples/quickstart.yaml
 
 test: setup vm build cross race ## all tests; root is not needed
@@ -51,6 +51,9 @@ bench: setup build ## the benchmarks behind docs/performance.md
 setup: ## install the Debian packages of build/debian-packages.txt that are missing
 	@build/setup
 	@$(GO) mod download # now: tests may run where there is no network
+
+demo-setup: # only the packages that a demo needs
+	@build/setup demo
 
 vm: setup ## get the kernel of the virtual machine in which some tests run, once
 	@test/vm/run --prepare || [ -z "$(CI)" ] # now: as above; without it those tests are skipped
