@@ -11,8 +11,12 @@ import (
 // test of the packages that it lists whose name begins with TestVM, and fails with it.
 func VM(t testing.TB) {
 	t.Helper()
-	if os.Getenv("WEFT_VM") == "" {
+	if !InVM() {
 		t.Skip("runs in the virtual machine of test/vm")
 	}
 	NeedRoot(t)
 }
+
+// InVM reports whether this is that machine, which is emulated: times are many times as
+// long there.
+func InVM() bool { return os.Getenv("WEFT_VM") != "" }

@@ -25,6 +25,7 @@ import (
 	"github.com/weft-net/weft/internal/lab"
 	"github.com/weft-net/weft/internal/store"
 	"github.com/weft-net/weft/internal/store/datastore"
+	"github.com/weft-net/weft/internal/testenv"
 )
 
 // up brings a lab up from a file, and reads its status.
@@ -73,10 +74,13 @@ func (c *cluster) run(args ...string) result {
 	return result{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}
 }
 
-// eventually asks until it is told yes, and fails the test when within is over. It
-// returns how long that took.
+// eventually asks until it is told yes, and fails the test when within is over, which is
+// longer where the machine is emulated. It returns how long that took.
 func eventually(t testing.TB, within time.Duration, what string, try func() error) time.Duration {
 	t.Helper()
+	if testenv.InVM() {
+		within *= 6
+	}
 	start := time.Now()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()

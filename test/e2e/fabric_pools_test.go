@@ -7,8 +7,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/weft-net/weft/internal/testenv"
 )
 
 // mixedPool is one of several pools of a cluster, which has a pod named NAME-NODE on each node.
@@ -65,16 +63,7 @@ func mixed(pools []mixedPool) string {
 // carry in user space; a pool that changes takes none of others.
 func TestMixedPools(t *testing.T) {
 	t.Parallel()
-	mixPools(t, mixedPools())
-}
-
-// TestVMMixedPools does the same with the kernel's IPIP, of which nothing may be lost.
-func TestVMMixedPools(t *testing.T) {
-	testenv.VM(t)
-	mixPools(t, mixedPools()[:4])
-}
-
-func mixPools(t *testing.T, pools []mixedPool) {
+	pools := mixedPools()
 	c := newCluster(t)
 	c.must("lab", "up", "-f", c.file(mixed(pools)))
 	if out, code := c.weft("lab", "check"); code != 0 {
@@ -111,13 +100,16 @@ func mixPools(t *testing.T, pools []mixedPool) {
 			during(fmt.Sprintf("agent of %s stops (killed: %v) and starts", node, kill), allowed, func() {
 				c.stop(node, kill)
 				c.start(node)
+				for _, pool := range []string{"ipip", "ipip-cross"} { // which is ready a moment after the agent
+					c.sh("pod/default/" + pool + "-a").run(ping(watches[pool].to))
+				}
 				if user && node == "b" { // where packets between a and c do not go
 					allowed["ipip"] = time.Since(began)
 				} else if user {
 					allowed["ipip"], allowed["ipip-cross"] = time.Since(began), time.Since(began)
 				}
 			})
-			during("the new agent of "+node+" runs", nil, func() { c.reach("pod/default/ipip-a", c.addr("ipip-c")) })
+			during("the new agent of "+node+" runs", nil, func() { c.established(node, 4) })
 		}
 	}
 	for _, n := range stations() { // whose routes a pool without encapsulation needs
@@ -128,7 +120,7 @@ func mixPools(t *testing.T, pools []mixedPool) {
 		p := pools[i]
 		for _, m := range []mode{{}, p.mode} {
 			// The other pool with that tunnel may have to give the device an address.
-			allowed := map[string]time.Duration{p.name: mostOutage, p.name + "-cross": mostOutage}
+			allowed := map[string]time.Duration{p.name: mostOutage(), p.name + "-cross": mostOutage()}
 			during(fmt.Sprintf("pool %s becomes %v", p.name, m), allowed, func() {
 				put(t, st, m.pool(p.name, p.cidr))
 				from, to := stations()[0], stations()[1]

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/weft-net/weft/internal/model"
-	"github.com/weft-net/weft/internal/testenv"
 )
 
 // noted waits until the status of a node has exactly one note with each of some texts,
@@ -69,16 +68,6 @@ func poolsOf(pools ...mixedPool) string {
 // work; pools that need them not have worked all the time.
 func TestForeignTunnelDevices(t *testing.T) {
 	t.Parallel()
-	foreignDevices(t, true)
-}
-
-// TestVMForeignTunnelDevices does the same where tunl0 is the kernel's.
-func TestVMForeignTunnelDevices(t *testing.T) {
-	testenv.VM(t)
-	foreignDevices(t, false)
-}
-
-func foreignDevices(t *testing.T, tunl0 bool) {
 	all := mixedPools()
 	plain, ipip, vxlan, plain6, vxlan6 := all[0], all[1], all[3], all[5], all[6]
 	c := newCluster(t)
@@ -95,11 +84,8 @@ func foreignDevices(t *testing.T, tunl0 bool) {
 	reach(plain, plain6)
 	c.stop("a", false)
 	c.sh("a").run("ip link add vxlan.calico type vxlan id 99 dstport 8472 local 10.1.0.11 nolearning")
-	if _, code := c.sh("a").try("ip link show dev tunl0"); code != 0 && tunl0 {
-		c.sh("a").run("ip link add tunl0 type bridge")
-	} else {
-		tunl0 = false
-	}
+	_, code := c.sh("a").try("ip link add tunl0 type bridge")
+	tunl0 := code == 0 // else it is the kernel's
 	foreign := func() string {
 		return c.sh("a").run("ip -d -o link show dev vxlan.calico; ip -o addr show dev vxlan.calico")
 	}

@@ -78,6 +78,9 @@ resources:
 	c.reach("pod/default/p", c.addr("q"))
 	c.reach("pod/default/p", c.addr("r"))
 
+	w := c.watch("p", c.addr("q"))
+	w.mark()
+	w.read()
 	// Without its agent the node is as it was, but that nothing is carried in user space.
 	look := func() string {
 		return c.sh("a").run("ip route; ip -o -4 addr show dev tunl0; cat /sys/class/net/tunl0/mtu")
@@ -88,6 +91,10 @@ resources:
 		t.Errorf("without the agent:\n%s\nbefore:\n%s", after, before)
 	}
 	c.start("a")
+	w.mark()
+	if r := w.read(); r.Sent == 0 || r.Lost > 0 && !c.userIPIP("a") {
+		t.Errorf("while the agent was stopped and started %d packets of %d were lost", r.Lost, r.Sent)
+	}
 	if after := look(); after != before {
 		t.Errorf("with the next agent:\n%s\nbefore:\n%s", after, before)
 	}

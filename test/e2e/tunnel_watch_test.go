@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/weft-net/weft/internal/testenv"
 )
 
 // interval is what became of the echo requests of some time.
@@ -18,8 +20,14 @@ type interval struct {
 	Outage     time.Duration // longest time from a request that was lost to the next that was not
 }
 
-// latest is how late an answer may come.
-const latest = 500 * time.Millisecond
+// pace is how often a watch sends, and how late an answer may come. Where machines are
+// emulated they have to do with less.
+func pace() (every, latest time.Duration) {
+	if testenv.InVM() {
+		return 50 * time.Millisecond, 5 * time.Second
+	}
+	return trainEvery, 500 * time.Millisecond
+}
 
 // watch sends echo requests all the time. For each line that it reads it tells, after
 // those that are under way have had their time, what became of those since the last line.
@@ -47,8 +55,9 @@ func watch(to netip.Addr, in io.Reader, out io.Writer) error {
 		close(marks)
 	}()
 	var sent []time.Time
+	every, latest := pace()
 	first, last := 0, -1 // of the interval that is to be told; -1: none is
-	for tick := time.NewTicker(trainEvery); ; {
+	for tick := time.NewTicker(every); ; {
 		select {
 		case _, ok := <-marks:
 			if !ok {
@@ -109,7 +118,7 @@ type watcher struct {
 	p  *process
 }
 
-// watch has a pod of namespace default send an address an echo request every millisecond.
+// watch has a pod of namespace default send an address echo requests at that pace.
 func (c *cluster) watch(fromPod, to string) watcher {
 	c.t.Helper()
 	return watcher{to, c.help("pod/default/"+fromPod, "watch", to)}
