@@ -11,29 +11,6 @@ import (
 	"github.com/weft-net/weft/internal/testenv"
 )
 
-// TestMTUOfModes changes the modes of pools and the MTU of the underlay of a cluster that
-// runs: pods have the MTU that the largest encapsulation in use leaves, the largest packet
-// gets through within a rack and between racks, and of one byte more the sender is told.
-// A change of the underlay reaches all of them within a second.
-func TestMTUOfModes(t *testing.T) {
-	t.Parallel()
-	mtuOfModes(t, time.Second, []mtuCase{
-		{[2]mode{{}, {}}, 1500, 0},
-		{[2]mode{{"ipip", false}, {}}, 1500, 20},
-		{[2]mode{{"ipip", true}, {}}, 1400, 20},
-		{[2]mode{{"vxlan", false}, {}}, 1400, 50},
-		{[2]mode{{"vxlan", true}, {"vxlan", true}}, 1400, 70},
-		{[2]mode{{"ipip", false}, {"vxlan", false}}, 1460, 70},
-		{[2]mode{{}, {"vxlan", false}}, 1500, 70},
-	})
-}
-
-// TestVMMTUOfModes does the same with the kernel's IPIP.
-func TestVMMTUOfModes(t *testing.T) {
-	testenv.VM(t)
-	mtuOfModes(t, 10*time.Second, []mtuCase{{[2]mode{{"ipip", false}, {}}, 1400, 20}})
-}
-
 // mtuCase is what a pod's MTU follows from.
 type mtuCase struct {
 	modes    [2]mode
@@ -41,8 +18,21 @@ type mtuCase struct {
 	overhead int // bytes
 }
 
-// mtuOfModes goes through cases; all must follow a change of the underlay within a time.
-func mtuOfModes(t *testing.T, follows time.Duration, cases []mtuCase) {
+// TestMTUOfModes changes the modes of pools and the MTU of the underlay of a cluster that
+// runs: pods have the MTU that the largest encapsulation in use leaves, the largest packet
+// gets through within a rack and between racks, and of one byte more the sender is told.
+// A change of the underlay reaches all of them within a second.
+func TestMTUOfModes(t *testing.T) {
+	t.Parallel()
+	cases := []mtuCase{
+		{[2]mode{{}, {}}, 1500, 0},
+		{[2]mode{{"ipip", false}, {}}, 1500, 20},
+		{[2]mode{{"ipip", true}, {}}, 1400, 20},
+		{[2]mode{{"vxlan", false}, {}}, 1400, 50},
+		{[2]mode{{"vxlan", true}, {"vxlan", true}}, 1400, 70},
+		{[2]mode{{"ipip", false}, {"vxlan", false}}, 1460, 70},
+		{[2]mode{{}, {"vxlan", false}}, 1500, 70},
+	}
 	c := newCluster(t)
 	c.must("lab", "up", "-f", c.file(racks+`
 env: {CALICO_IPV4POOL_CIDR: none, CALICO_IPV6POOL_CIDR: none}
@@ -60,7 +50,7 @@ resources:
 			c.sh(n.name).run(fmt.Sprintf("ip link set eth0 mtu %d", m.underlay))
 		}
 		pods := m.underlay - m.overhead
-		eventually(t, follows, fmt.Sprint(m), func() error { return c.mtus(m, pods) })
+		eventually(t, time.Second, fmt.Sprint(m), func() error { return c.mtus(m, pods) })
 		t.Logf("%+v: pods have an MTU of %d after %v", m, pods, time.Since(began))
 		name := fmt.Sprint("new-", n)
 		h.must("ADD", name)
@@ -111,15 +101,12 @@ func (c *cluster) mtus(m mtuCase, pods int) error {
 func (c *cluster) largest(fromPod, to string, bytes int) {
 	c.t.Helper()
 	testenv.Need(c.t, "ping")
-	headers, wait := 28, 0.3
-	if testenv.InVM() {
-		wait = 5
-	}
+	headers := 28
 	if strings.Contains(to, ":") {
 		headers = 48
 	}
 	ping := func(size int) (string, int) {
-		return c.sh("pod/default/" + fromPod).try(fmt.Sprintf("ping -n -c 1 -W %v -M do -s %d %s", wait, size-headers, to))
+		return c.sh("pod/default/" + fromPod).try(fmt.Sprintf("ping -n -c 1 -W 0.3 -M do -s %d %s", size-headers, to))
 	}
 	eventually(c.t, 10*time.Second, fmt.Sprintf("%d bytes to %s", bytes, to), func() error {
 		if out, code := ping(bytes); code != 0 {
