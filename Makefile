@@ -5,8 +5,9 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 GOFLAGS_BUILD := -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
 
 # Where goroutines share something: these packages also run under the race detector.
-RACE := $(wildcard internal/agent internal/allocator internal/cni internal/kernel/ct internal/kernel/ipip internal/kernel/nflog internal/kernel/nft internal/lab internal/reconcile internal/run \
-	internal/speaker internal/store internal/store/mem)
+RACE := $(wildcard internal/agent internal/allocator internal/cni \
+	internal/kernel/ct internal/kernel/device internal/kernel/ipip internal/kernel/nflog internal/kernel/nft internal/kernel/wg \
+	internal/lab internal/lab/wire internal/reconcile internal/run internal/speaker internal/startup internal/store internal/store/mem)
 
 # In CI a test that cannot run is a failure, not a skip.
 ifdef CI

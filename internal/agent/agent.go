@@ -190,8 +190,15 @@ func wire(c Config, node model.Node) (*agent, error) {
 		a.engine.speaker = a.speaker
 		a.engine.restarting = inherited
 	}
-	a.cni = &attachments{
-		node: node.Name, store: c.Store, alloc: a.alloc, arrivals: a.engine.arrivals,
+	a.cni = a.attachments(table, guard)
+	return a, nil
+}
+
+// attachments makes what serves the CNI executable: a pod is attached when its routes and
+// its policy are in the kernel.
+func (a *agent) attachments(table *fib.FIB, guard *filter) *attachments {
+	return &attachments{
+		node: a.node.Name, store: a.Store, alloc: a.alloc, arrivals: a.engine.arrivals,
 		applied: func(ctx context.Context, link string, index int32) error {
 			if index != 0 {
 				if err := table.WaitLink(ctx, link, index); err != nil {
@@ -206,10 +213,9 @@ func wire(c Config, node model.Node) (*agent, error) {
 		unready: a.unready,
 		mtu:     a.podMTU.get,
 		unlink:  table.Unlink,
-		log:     c.Log,
+		log:     a.Log,
 		added:   map[rpc.Attachment]uint64{}, profile: map[string]bool{},
 	}
-	return a, nil
 }
 
 // run runs the parts until one of them fails or ctx ends.
