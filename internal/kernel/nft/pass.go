@@ -218,6 +218,9 @@ func (n *NFT) staleAll() {
 
 // refuse leaves the object of o out of what is written until it is tried again.
 func (o *op) refuse(errno unix.Errno) {
+	if gone := o.s != nil && !o.s.want || o.c != nil && !o.c.want; gone && o.stage < atRulesGone {
+		return // nobody wants it any more since the transaction was built
+	}
 	what := map[stage]string{
 		atSet: "make", atChain: "make", atElements: "change elements", atRules: "change rules",
 		atRulesGone: "delete rules", atSetGone: "delete", atChainGone: "delete",
