@@ -7,12 +7,13 @@ import (
 	"os"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/weft-net/weft/internal/kernel/nft"
 	"github.com/weft-net/weft/internal/model"
+	"github.com/weft-net/weft/internal/plan"
 	"github.com/weft-net/weft/internal/testenv"
 )
 
@@ -82,16 +83,39 @@ func setMTU(b *testing.B, ns *testenv.Namespace, link string, mtu int) {
 	})
 }
 
-// byHand leads packets from node to node as an administrator would: no packet filter, no
-// connection tracking, and the tunnel's device, if any, by the kernel's defaults.
-func byHand(b *testing.B, m mode) *road {
+// byHand leads packets from node to node as an administrator would: no packet filter and
+// no connection tracking, unless track, and the tunnel's device, if any, by the kernel's defaults.
+func byHand(b *testing.B, m mode, track bool) *road {
 	b.Helper()
 	r, sites := fabric(b, underlayMTU-m.overhead)
 	for i, s := range sites {
 		testenv.Route(b, s.node, s.podAddr().String()+"/32", "cali1", "")
 		s.node.MustDo(func() error { return s.join(m, sites[1-i]) })
+		if track {
+			s.track(b)
+		}
 	}
 	return r
+}
+
+// track gives a node the least of a firewall with connection tracking: one rule that lets
+// established connections pass.
+func (s site) track(b *testing.B) {
+	b.Helper()
+	var table *nft.NFT
+	s.node.MustDo(func() (err error) {
+		table, err = nft.New(nft.Options{})
+		return err
+	})
+	go func() { _ = table.Run(b.Context()) }()
+	established := plan.Rule{Match: []plan.Match{{Kind: plan.MatchState, Low: plan.StateEstablished | plan.StateRelated}}, Verdict: plan.Accept}
+	table.Apply(plan.FilterDelta{V4: plan.TableDelta{PutChains: []plan.Chain{
+		{Name: "forward", Base: &plan.Base{Hook: plan.Forward}, Rules: []plan.Rule{established}},
+	}}})
+	table.Synced()
+	if err := table.WaitApplied(b.Context()); err != nil {
+		b.Fatal(err)
+	}
 }
 
 // join makes the tunnel of a node and its route to the other one's pods.
@@ -219,7 +243,7 @@ func race(b *testing.B, w work, roads ...contender) {
 			if round%2 == 1 {
 				i = len(roads) - 1 - i
 			}
-			before, start := usage(), time.Now()
+			before := usage()
 			err := roads[i].client.Do(func() (err error) {
 				got[i], err = w(roads[i].road, slice)
 				return err
@@ -227,8 +251,8 @@ func race(b *testing.B, w work, roads ...contender) {
 			if err != nil {
 				b.Fatalf("%s: %v", roads[i].name, err)
 			}
-			wall, after := time.Since(start), usage()
-			cpu[i] = got[i] * wall.Seconds() / (after.user + after.system - before.user - before.system).Seconds()
+			after := usage()
+			cpu[i] = got[i] * slice.Seconds() / (after.user + after.system - before.user - before.system).Seconds()
 		}
 		for i := range got {
 			ratios[i], perCPU[i] = append(ratios[i], got[i]/got[0]), append(perCPU[i], cpu[i]/cpu[0])
@@ -245,7 +269,8 @@ func race(b *testing.B, w work, roads ...contender) {
 
 // BenchmarkFabric compares pods on two nodes that weft joins to pods on two nodes that are
 // joined by hand, in the same way: routes, VXLAN, IPIP. "weft" has policy and connection
-// tracking as in any cluster, "routes" has not, as what it is compared to. IPIP in user space is
+// tracking as in any cluster; "routes" has not, as what it is compared to; and "tracked" is by
+// hand with connection tracking, which no policy can do without. IPIP in user space is
 // compared to plain routing.
 func BenchmarkFabric(b *testing.B) {
 	for _, m := range modes() {
@@ -254,9 +279,12 @@ func BenchmarkFabric(b *testing.B) {
 			if m.name == "ipip" && !hasIPIP(b) {
 				like.name = "none"
 			}
-			roads := []contender{{"hand", byHand(b, like)}, {"weft", byWeft(b, m, true)}, {"routes", byWeft(b, m, false)}}
-			b.Run("bulk", func(b *testing.B) { race(b, bulk, roads...) })
-			b.Run("round-trips", func(b *testing.B) { race(b, roundTrips, roads...) })
+			roads := []contender{{"hand", byHand(b, like, false)}, {"tracked", byHand(b, like, true)}, {"weft", byWeft(b, m, true)}, {"routes", byWeft(b, m, false)}}
+			for _, r := range roads {
+				r.serveUndisturbed(b)
+			}
+			b.Run("bulk", func(b *testing.B) { race(b, bulkUndisturbed, roads...) })
+			b.Run("round-trips", func(b *testing.B) { race(b, roundTripsUndisturbed, roads...) })
 			b.Run("connections", func(b *testing.B) { race(b, connections, roads...) })
 		})
 	}
