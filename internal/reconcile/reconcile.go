@@ -22,6 +22,7 @@ package reconcile
 import (
 	"context"
 	"math/rand/v2"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -119,6 +120,24 @@ func (l *Loop) Run(ctx context.Context) error {
 			cause = due.cause(now)
 		}
 	}
+}
+
+// RunWith is Run with listen beside it on a goroutine of its own, which hears what the
+// passes must know. If listen fails, so does RunWith; what it returns after the end does
+// not count. In the end close is called, which must make listen return, and waited for.
+func (l *Loop) RunWith(ctx context.Context, listen func() error, close func()) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var wait sync.WaitGroup
+	wait.Go(func() {
+		if err := listen(); err != nil && ctx.Err() == nil {
+			cancel(err)
+		}
+	})
+	err := l.Run(ctx)
+	close()
+	wait.Wait()
+	return err
 }
 
 // deadlines are the times of the next passes that nobody asks for; zero: never.

@@ -123,3 +123,39 @@ func TestEveryChangesTheTime(t *testing.T) {
 		t.Errorf("passes %v at %v, want four full ones: the first, one asked for, two in time", causes, at)
 	}
 }
+
+// TestRunWith: both end together, whichever of them is the cause.
+func TestRunWith(t *testing.T) {
+	t.Parallel()
+	for _, deaf := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			ctx, cancel := context.WithCancelCause(t.Context())
+			stop, broken := errors.New("stop"), errors.New("broken")
+			l := New(func(context.Context, Cause) error { return nil }, Options{})
+			closed, fail, done := make(chan struct{}), make(chan struct{}), make(chan error)
+			heard := false
+			listen := func() error {
+				defer func() { heard = true }()
+				select {
+				case <-fail:
+					return broken
+				case <-closed:
+					return errors.New("closed")
+				}
+			}
+			go func() { done <- l.RunWith(ctx, listen, func() { close(closed) }) }()
+			synctest.Wait()
+			want := stop
+			if deaf {
+				want = broken
+				close(fail)
+			} else {
+				cancel(stop)
+			}
+			if err := <-done; !errors.Is(err, want) || !heard {
+				t.Errorf("returned %v, want %v; listen has ended: %v", err, want, heard)
+			}
+			cancel(nil)
+		})
+	}
+}

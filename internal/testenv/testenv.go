@@ -16,11 +16,13 @@
 package testenv
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"runtime"
+	"strings"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -118,6 +120,67 @@ func (n *Namespace) MustDo(f func() error) {
 
 // Start starts cmd inside the namespace. The caller waits for it.
 func (n *Namespace) Start(cmd *exec.Cmd) error { return n.Do(cmd.Start) }
+
+// Run runs a program inside, with these arguments, and gives what it printed on both
+// outputs, without the blanks that iproute2 puts at the ends of lines. Need finds it.
+func (n *Namespace) Run(program string, args ...string) (string, error) {
+	n.t.Helper()
+	var out strings.Builder
+	cmd := exec.Command(Need(n.t, program), args...)
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := n.Start(cmd); err != nil {
+		return "", err
+	}
+	err := cmd.Wait()
+	var trimmed strings.Builder
+	for line := range strings.Lines(out.String()) {
+		text, newline := strings.CutSuffix(line, "\n")
+		trimmed.WriteString(strings.TrimRight(text, " "))
+		if newline {
+			trimmed.WriteByte('\n')
+		}
+	}
+	return trimmed.String(), err
+}
+
+// MustRun is Run for set-up steps: an error fails the test at once.
+func (n *Namespace) MustRun(program string, args ...string) string {
+	n.t.Helper()
+	out, err := n.Run(program, args...)
+	if err != nil {
+		n.t.Fatalf("%s %s: %v\n%s", program, strings.Join(args, " "), err, out)
+	}
+	return out
+}
+
+// Keep runs inside what open returns, until the test, or the returned function, ends it
+// by its context. An error of open fails the test at once.
+func (n *Namespace) Keep(open func() (run func(context.Context) error, err error)) (stop func()) {
+	n.t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	opened, done := make(chan error, 1), make(chan struct{})
+	go func() {
+		defer close(done)
+		entered := n.Do(func() error {
+			run, err := open()
+			opened <- err
+			if err == nil {
+				_ = run(ctx) // the end of ctx is how it ends
+			}
+			return nil
+		})
+		if entered != nil {
+			opened <- entered
+		}
+	}()
+	if err := <-opened; err != nil {
+		cancel()
+		n.t.Fatal(err)
+	}
+	stop = func() { cancel(); <-done }
+	n.t.Cleanup(stop)
+	return stop
+}
 
 // Handle is the open descriptor of the namespace, for netlink.NewHandleAt and
 // the like. It is closed when the test ends.

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -107,16 +106,7 @@ func newGround(t *testing.T) *ground {
 func (g *ground) run(ns *testenv.Namespace, format string, args ...any) string {
 	g.Helper()
 	f := strings.Fields(fmt.Sprintf(format, args...))
-	var out strings.Builder
-	cmd := exec.Command(testenv.Need(g, f[0]), f[1:]...)
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := ns.Start(cmd); err != nil {
-		g.Fatal(err)
-	}
-	if err := cmd.Wait(); err != nil {
-		g.Fatalf("%s: %v\n%s", strings.Join(f, " "), err, out.String())
-	}
-	return out.String()
+	return ns.MustRun(f[0], f[1:]...)
 }
 
 // set makes values the whole truth, and waits until that is in force.

@@ -75,17 +75,8 @@ func newNet3(t *testing.T) net3 {
 
 func (n net3) run(ns *testenv.Namespace, command string) string {
 	n.Helper()
-	var out strings.Builder
 	args := strings.Fields(command)
-	cmd := exec.Command(args[0], args[1:]...)
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := ns.Start(cmd); err != nil {
-		n.Fatal(err)
-	}
-	if err := cmd.Wait(); err != nil {
-		n.Fatalf("%s: %v\n%s", command, err, out.String())
-	}
-	return out.String()
+	return ns.MustRun(args[0], args[1:]...)
 }
 
 // nft runs a script in the router.

@@ -170,20 +170,10 @@ func (d *Devices) close() {
 // thread, which therefore must be in the same network namespace as the caller of New was.
 // It can run once.
 func (d *Devices) Run(ctx context.Context) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		if err := d.listen(); err != nil && ctx.Err() == nil {
-			cancel(err)
-		}
-	}()
-	err := d.loop.Run(ctx)
-	d.proof.wait()
-	d.close()
-	<-done
-	return err
+	return d.loop.RunWith(ctx, d.listen, func() {
+		d.proof.wait()
+		d.close()
+	})
 }
 
 // Apply changes which devices and ends of VXLANs are wanted, and starts making them. It

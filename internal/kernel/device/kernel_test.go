@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -37,27 +36,22 @@ func newKernel(t testing.TB) kernel {
 	return k
 }
 
-// ip runs iproute2 inside, and gives its output without trailing blanks.
+// ip runs iproute2 inside, and gives its output.
 func (k kernel) ip(args string) string { k.Helper(); return k.run("ip " + args) }
 
 func (k kernel) run(command string) string {
 	k.Helper()
-	words := strings.Fields(command)
-	var out strings.Builder
-	cmd := exec.Command(words[0], words[1:]...)
-	cmd.Stdout, cmd.Stderr = &out, &out
-	err := k.ns.Start(cmd)
-	if err == nil {
-		err = cmd.Wait()
-	}
+	out, err := k.try(command)
 	if err != nil {
-		k.Fatalf("%s: %v\n%s", command, err, out.String())
+		k.Fatalf("%s: %v\n%s", command, err, out)
 	}
-	var lines []string
-	for l := range strings.Lines(out.String()) {
-		lines = append(lines, strings.TrimRight(l, " \n"))
-	}
-	return strings.Join(lines, "\n")
+	return strings.TrimSuffix(out, "\n")
+}
+
+func (k kernel) try(command string) (string, error) {
+	k.Helper()
+	words := strings.Fields(command)
+	return k.ns.Run(words[0], words[1:]...)
 }
 
 // start runs Devices inside until the test, or the returned stop, ends it. The deltas
@@ -68,29 +62,15 @@ func (k kernel) start(o device.Options, first ...plan.Delta) (*device.Devices, f
 		o.Resync = -1 // what is healed is healed by events
 	}
 	var d *device.Devices
-	ctx, cancel := context.WithCancel(context.Background())
-	ready, done := make(chan error), make(chan struct{})
-	go func() {
-		defer close(done)
-		_ = k.ns.Do(func() (err error) {
-			d, err = device.New(o)
-			if err == nil {
-				for _, v := range first {
-					d.Apply(v)
-				}
-			}
-			ready <- err
-			if err == nil {
-				_ = d.Run(ctx)
-			}
-			return err
-		})
-	}()
-	if err := <-ready; err != nil {
-		k.Fatal(err)
-	}
-	stop := func() { cancel(); <-done }
-	k.Cleanup(stop)
+	stop := k.ns.Keep(func() (_ func(context.Context) error, err error) {
+		if d, err = device.New(o); err != nil {
+			return nil, err
+		}
+		for _, v := range first {
+			d.Apply(v)
+		}
+		return d.Run, nil
+	})
 	return d, stop
 }
 
@@ -180,15 +160,3 @@ const bothEntries = `192.168.98.1 lladdr 66:00:00:00:00:01 PERMANENT
 66:00:00:00:00:02 dst 10.0.0.4 self permanent
 66:00:00:00:00:03 dst fd00::3 self permanent
 fd98::1 lladdr 66:00:00:00:00:03 PERMANENT`
-
-func (k kernel) try(command string) (string, error) {
-	words := strings.Fields(command)
-	var out strings.Builder
-	cmd := exec.Command(words[0], words[1:]...)
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := k.ns.Start(cmd); err != nil {
-		return "", err
-	}
-	err := cmd.Wait()
-	return out.String(), err
-}

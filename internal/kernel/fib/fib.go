@@ -208,19 +208,7 @@ func (f *FIB) close() {
 // goroutine's thread, which therefore must be in the same network namespace as
 // the caller of New was. It can run once.
 func (f *FIB) Run(ctx context.Context) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		if err := f.listen(); err != nil && ctx.Err() == nil {
-			cancel(err)
-		}
-	}()
-	err := f.loop.Run(ctx)
-	f.close()
-	<-done
-	return err
+	return f.loop.RunWith(ctx, f.listen, f.close)
 }
 
 // Apply changes what is wanted and starts writing it. It does not wait.

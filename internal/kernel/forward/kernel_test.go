@@ -61,25 +61,13 @@ func (h host) do(script string) string {
 // start runs a Forward inside until the test, or the returned stop, ends it.
 func (h host) start(o forward.Options) (*forward.Forward, func()) {
 	h.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
 	var f *forward.Forward
-	ready, done := make(chan error), make(chan struct{})
-	go func() {
-		defer close(done)
-		_ = h.ns.Do(func() (err error) {
-			f, err = forward.New(o)
-			ready <- err
-			if err == nil {
-				_ = f.Run(ctx)
-			}
-			return err
-		})
-	}()
-	if err := <-ready; err != nil {
-		h.Fatal(err)
-	}
-	stop := func() { cancel(); <-done }
-	h.Cleanup(stop)
+	stop := h.ns.Keep(func() (_ func(context.Context) error, err error) {
+		if f, err = forward.New(o); err != nil {
+			return nil, err
+		}
+		return f.Run, nil
+	})
 	return f, stop
 }
 

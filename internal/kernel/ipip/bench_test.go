@@ -8,22 +8,28 @@ import (
 	"github.com/weft-net/weft/internal/testenv"
 )
 
+// ways are those between the pods of two hosts.
+func ways() map[string]func(testing.TB) (a, b *host) {
+	return map[string]func(testing.TB) (a, b *host){"routed": routed, "tunnel": joined}
+}
+
+// routed gives two hosts that know the way to each other's pod without a tunnel.
+func routed(t testing.TB) (a, b *host) {
+	a, b = hosts(t)
+	for _, h := range []*host{a, b} {
+		o := 3 - h.number
+		testenv.Route(t, h.ns, fmt.Sprintf("10.65.%d.0/24", o), "eth0", fmt.Sprintf("192.168.9.%d", o))
+	}
+	return a, b
+}
+
 // BenchmarkBulk sends one TCP connection from pod to pod: through the tunnel, and by
 // plain routing between the same namespaces.
 func BenchmarkBulk(b *testing.B) {
 	const bytes = 256 << 20
-	for _, mode := range []string{"routed", "tunnel"} {
+	for mode, connect := range ways() {
 		b.Run(mode, func(b *testing.B) {
-			x, y := hosts(b)
-			for _, h := range []*host{x, y} {
-				if mode == "tunnel" {
-					h.open()
-					h.configure(1480)
-				} else {
-					o := 3 - h.number
-					testenv.Route(b, h.ns, fmt.Sprintf("10.65.%d.0/24", o), "eth0", fmt.Sprintf("192.168.9.%d", o))
-				}
-			}
+			x, y := connect(b)
 			x.pinger().answers(y.podAddr())
 			b.SetBytes(bytes)
 			for b.Loop() {
@@ -35,18 +41,9 @@ func BenchmarkBulk(b *testing.B) {
 
 // BenchmarkRoundTrip is a ping from pod to pod.
 func BenchmarkRoundTrip(b *testing.B) {
-	for _, mode := range []string{"routed", "tunnel"} {
+	for mode, connect := range ways() {
 		b.Run(mode, func(b *testing.B) {
-			x, y := hosts(b)
-			for _, h := range []*host{x, y} {
-				if mode == "tunnel" {
-					h.open()
-					h.configure(1480)
-				} else {
-					o := 3 - h.number
-					testenv.Route(b, h.ns, fmt.Sprintf("10.65.%d.0/24", o), "eth0", fmt.Sprintf("192.168.9.%d", o))
-				}
-			}
+			x, y := connect(b)
 			p := x.pinger()
 			p.answers(y.podAddr())
 			for b.Loop() {

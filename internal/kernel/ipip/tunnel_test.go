@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"strings"
 	"sync"
 	"testing"
@@ -45,6 +44,16 @@ func hosts(t testing.TB) (a, b *host) {
 		h.sysctl("net/ipv4/conf/all/rp_filter", "1") // strict: answers must come from where they are routed to
 	}
 	testenv.Veth(t, a.ns, "eth0", []string{"192.168.9.1/24"}, b.ns, "eth0", []string{"192.168.9.2/24"})
+	return a, b
+}
+
+// joined gives two hosts with a tunnel between them.
+func joined(t testing.TB) (a, b *host) {
+	a, b = hosts(t)
+	for _, h := range []*host{a, b} {
+		h.open()
+		h.configure(1480)
+	}
 	return a, b
 }
 
@@ -114,21 +123,6 @@ func (h *host) configure(mtu int) {
 				Gw: net.IPv4(192, 168, 9, byte(3-h.number)),
 			}))
 	})
-}
-
-// run runs a program in a namespace and gives what it printed.
-func run(t testing.TB, ns *testenv.Namespace, name string, args ...string) string {
-	t.Helper()
-	var out strings.Builder
-	cmd := exec.Command(testenv.Need(t, name), args...)
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := ns.Start(cmd); err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Wait(); err != nil {
-		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out.String())
-	}
-	return out.String()
 }
 
 // pinger is a raw socket that sends echo requests whose packets have a given size.
@@ -250,19 +244,15 @@ func bulk(t testing.TB, a, b *host, bytes int64) time.Duration {
 
 func TestTunnel(t *testing.T) {
 	t.Parallel()
-	a, b := hosts(t)
-	for _, h := range []*host{a, b} {
-		h.open()
-		h.configure(1480)
-	}
+	a, b := joined(t)
 	p := a.pinger()
 	p.answers(b.podAddr())
 	bulk(t, a, b, 50<<20)
 	bulk(t, b, a, 50<<20)
-	if got := run(t, a.ns, "ip", "route", "show", "10.65.2.0/24"); strings.TrimSpace(got) != "10.65.2.0/24 via 192.168.9.2 dev tunl0 proto bird onlink" {
+	if got := a.ns.MustRun("ip", "route", "show", "10.65.2.0/24"); strings.TrimSpace(got) != "10.65.2.0/24 via 192.168.9.2 dev tunl0 proto bird onlink" {
 		t.Errorf("route is %q", got)
 	}
-	if got := run(t, a.ns, "ip", "link", "show", "tunl0"); !strings.Contains(got, "link/ipip") {
+	if got := a.ns.MustRun("ip", "link", "show", "tunl0"); !strings.Contains(got, "link/ipip") {
 		t.Errorf("device is %s", got)
 	}
 	if c := a.tunnel.Counts(); c.Sent < 1000 || c.Received < 1000 || c.NoRoute+c.Loop+c.TooBig+c.SendErrors+c.WriteErrors != 0 {
@@ -275,11 +265,7 @@ func TestTunnel(t *testing.T) {
 // the sockets, or a router of the underlay.
 func TestMTU(t *testing.T) {
 	t.Parallel()
-	a, b := hosts(t)
-	a.open()
-	b.open()
-	a.configure(1480)
-	b.configure(1480)
+	a, b := joined(t)
 	a.narrow(b)
 }
 
@@ -304,14 +290,14 @@ func (h *host) narrow(b *host) {
 	largest("device", 1480)
 
 	// The device would let it pass: the sockets find it.
-	run(h, h.ns, "ip", "link", "set", "eth0", "mtu", "1400")
+	h.ns.MustRun("ip", "link", "set", "eth0", "mtu", "1400")
 	largest("underlay", 1380)
 	bulk(h, h, b, 1<<20)
 
 	// The kernel has learned of a narrower way, as it does from ICMP.
-	run(h, h.ns, "ip", "link", "set", "eth0", "mtu", "1500")
-	run(h, h.ns, "ip", "route", "replace", "192.168.9.2/32", "dev", "eth0", "mtu", "1300")
-	run(h, h.ns, "ip", "route", "flush", "cache")
+	h.ns.MustRun("ip", "link", "set", "eth0", "mtu", "1500")
+	h.ns.MustRun("ip", "route", "replace", "192.168.9.2/32", "dev", "eth0", "mtu", "1300")
+	h.ns.MustRun("ip", "route", "flush", "cache")
 	largest("path", 1280)
 	bulk(h, h, b, 1<<20)
 }
@@ -329,7 +315,7 @@ func TestVMKernel(t *testing.T) {
 		}
 		return netlink.LinkAdd(&netlink.Iptun{LinkAttrs: netlink.LinkAttrs{Name: b.link}})
 	})
-	if got := run(t, b.ns, "ip", "-d", "link", "show", "tunl0"); !strings.Contains(got, "ipip any remote any local any") {
+	if got := b.ns.MustRun("ip", "-d", "link", "show", "tunl0"); !strings.Contains(got, "ipip any remote any local any") {
 		t.Fatalf("tunl0 is %s", got)
 	}
 	b.configure(1480)
@@ -345,14 +331,10 @@ func TestVMKernel(t *testing.T) {
 // TestRestart: while nobody runs the tunnel packets are lost, and nothing else.
 func TestRestart(t *testing.T) {
 	t.Parallel()
-	a, b := hosts(t)
-	a.open()
-	b.open()
-	a.configure(1480)
-	b.configure(1480)
+	a, b := joined(t)
 	p := a.pinger()
 	p.answers(b.podAddr())
-	before := run(t, a.ns, "sh", "-c", "ip route; ip -4 -o addr | sed 's/NO-CARRIER,//'")
+	before := a.ns.MustRun("sh", "-c", "ip route; ip -4 -o addr | sed 's/NO-CARRIER,//'")
 
 	err := a.ns.Do(func() error { _, err := Open(Options{}); return err })
 	if !errors.Is(err, unix.EBUSY) || !strings.Contains(err.Error(), "tunl0") {
@@ -366,7 +348,7 @@ func TestRestart(t *testing.T) {
 		h.open()
 	}
 	p.answers(b.podAddr())
-	if after := run(t, a.ns, "sh", "-c", "ip route; ip -4 -o addr | sed 's/NO-CARRIER,//'"); after != before {
+	if after := a.ns.MustRun("sh", "-c", "ip route; ip -4 -o addr | sed 's/NO-CARRIER,//'"); after != before {
 		t.Errorf("before the restart:\n%safter it:\n%s", before, after)
 	}
 }
@@ -375,11 +357,7 @@ func TestRestart(t *testing.T) {
 // otherwise soon.
 func TestUnreachable(t *testing.T) {
 	t.Parallel()
-	a, b := hosts(t)
-	a.open()
-	b.open()
-	a.configure(1480)
-	b.configure(1480)
+	a, b := joined(t)
 	p := a.pinger()
 	p.answers(b.podAddr())
 	a.tunnel.Apply(plan.Delta{DeleteRoutes: []plan.RouteKey{a.route().PutRoutes[0].RouteKey}})
@@ -394,7 +372,7 @@ func TestUnreachable(t *testing.T) {
 	}
 	a.tunnel.Apply(a.route())
 	p.answers(b.podAddr())
-	run(t, a.ns, "ip", "route", "add", "unreachable", "192.168.9.2/32")
+	a.ns.MustRun("ip", "route", "add", "unreachable", "192.168.9.2/32")
 	if got := p.ping(b.podAddr(), 84, true); got != "unreachable" || a.tunnel.Counts().SendErrors == 0 {
 		t.Errorf("without a way to the node: %s, %+v", got, a.tunnel.Counts())
 	}
@@ -403,14 +381,10 @@ func TestUnreachable(t *testing.T) {
 // TestFilter: what the input hook drops does not come in.
 func TestFilter(t *testing.T) {
 	t.Parallel()
-	a, b := hosts(t)
-	a.open()
-	b.open()
-	a.configure(1480)
-	b.configure(1480)
+	a, b := joined(t)
 	p := a.pinger()
 	p.answers(b.podAddr())
-	run(t, b.ns, "nft", "add table ip t; add chain ip t in { type filter hook input priority 0; }; add rule ip t in ip protocol 4 ip saddr != 192.168.9.7 drop")
+	b.ns.MustRun("nft", "add table ip t; add chain ip t in { type filter hook input priority 0; }; add rule ip t in ip protocol 4 ip saddr != 192.168.9.7 drop")
 	if got := p.ping(b.podAddr(), 84, true); got != "nothing" {
 		t.Errorf("from a node that is not known: %s", got)
 	}
@@ -420,11 +394,7 @@ func TestFilter(t *testing.T) {
 // somebody does.
 func TestOff(t *testing.T) {
 	t.Parallel()
-	a, b := hosts(t)
-	a.open()
-	b.open()
-	a.configure(1480)
-	b.configure(1480)
+	a, b := joined(t)
 	p := a.pinger()
 	p.answers(b.podAddr())
 	b.tunnel.Apply(plan.Delta{DeleteDevices: []string{b.link}})
@@ -440,7 +410,7 @@ func TestForeign(t *testing.T) {
 	t.Parallel()
 	needTUN(t)
 	ns := testenv.Netns(t)
-	run(t, ns, "ip", "link", "add", "tunl0", "type", "bridge")
+	ns.MustRun("ip", "link", "add", "tunl0", "type", "bridge")
 	err := ns.Do(func() error { _, err := Open(Options{}); return err })
 	if !errors.Is(err, unix.EINVAL) || !strings.Contains(err.Error(), "device tunl0: somebody else") {
 		t.Errorf("got %v", err)
@@ -449,13 +419,13 @@ func TestForeign(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), `device "sixteen-letters-": a name has 1 to 15 bytes`) {
 		t.Errorf("got %v", err)
 	}
-	run(t, ns, "ip", "link", "delete", "tunl0")
+	ns.MustRun("ip", "link", "delete", "tunl0")
 	var tunnel *Tunnel
 	ns.MustDo(func() (err error) { tunnel, err = Open(Options{}); return err })
 	defer tunnel.Close()
 	done := make(chan error, 1)
 	go func() { done <- tunnel.Run(context.Background()) }()
-	run(t, ns, "ip", "link", "delete", "tunl0")
+	ns.MustRun("ip", "link", "delete", "tunl0")
 	select {
 	case err := <-done:
 		if !errors.Is(err, unix.EBADFD) {

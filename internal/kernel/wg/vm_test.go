@@ -26,24 +26,12 @@ type running struct {
 func runDoor(t *testing.T, ns *testenv.Namespace) *running {
 	t.Helper()
 	r := &running{keys: make(chan plan.PublicKey, 100)}
-	ctx, cancel := context.WithCancel(context.Background())
-	ready, done := make(chan error), make(chan struct{})
-	go func() {
-		defer close(done)
-		_ = ns.Do(func() (err error) {
-			r.WG, err = New(Options{Keys: func(_ string, k plan.PublicKey) { r.keys <- k }})
-			ready <- err
-			if err != nil {
-				return err
-			}
-			return r.Run(ctx)
-		})
-	}()
-	if err := <-ready; err != nil {
-		t.Fatal(err)
-	}
-	r.stop = func() { cancel(); <-done }
-	t.Cleanup(r.stop)
+	r.stop = ns.Keep(func() (_ func(context.Context) error, err error) {
+		if r.WG, err = New(Options{Keys: func(_ string, k plan.PublicKey) { r.keys <- k }}); err != nil {
+			return nil, err
+		}
+		return r.Run, nil
+	})
 	return r
 }
 

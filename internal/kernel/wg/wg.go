@@ -144,20 +144,10 @@ func blank(opts Options, k kernel) *WG {
 // which therefore must be in the same network namespace as the caller of New was. It can
 // run once.
 func (w *WG) Run(ctx context.Context) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		if err := w.listen(); err != nil && ctx.Err() == nil {
-			cancel(err)
-		}
-	}()
-	err := w.loop.Run(ctx)
-	w.kernel.close()
-	w.events.Close()
-	<-done
-	return err
+	return w.loop.RunWith(ctx, w.listen, func() {
+		w.kernel.close()
+		w.events.Close()
+	})
 }
 
 // Apply changes what is wanted and starts writing it. Of delta only WireGuard's devices
