@@ -49,7 +49,7 @@ lint: ## formatting (gofumpt), vet, staticcheck
 bench: setup build ## the benchmarks behind docs/performance.md
 	@$(GO) test -run '^$$' -bench . -benchmem -timeout 30m ./bench/... ./internal/...
 
-setup: ## install the Debian packages of build/debian-packages.txt that are missing
+setup: ## install the packages of build/debian-packages.txt that are missing, and fetch modules
 	@build/setup
 	@$(GO) mod download # now: tests may run where there is no network
 

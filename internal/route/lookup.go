@@ -8,9 +8,9 @@ import (
 	"github.com/weft-net/weft/internal/plan"
 )
 
-// Lookup is the route of n's main table that a packet to a takes: the longest prefix, then
+// lookup is the route of n's main table that a packet to a takes: the longest prefix, then
 // the lowest metric. It looks at every route, so it is for explaining, not for many packets.
-func Lookup(n plan.Node, a netip.Addr) (plan.Route, bool) {
+func lookup(n plan.Node, a netip.Addr) (plan.Route, bool) {
 	var best plan.Route
 	found := false
 	for k, attrs := range n.Routes {
@@ -42,7 +42,7 @@ func PathFrom(o Options, w model.World, a netip.Addr) (Path, bool) {
 	if !o.NoBGP {
 		learned = Mesh(o.Node, w)
 	}
-	return PathTo(Compile(o, Underlay{MTU: self.MTU}, w, learned, nil), self, a)
+	return pathTo(Compile(o, Underlay{MTU: self.MTU}, w, learned, nil), self, a)
 }
 
 // Mesh is what a full mesh would tell a node: where all other nodes' blocks, and addresses
@@ -59,10 +59,10 @@ func Mesh(node string, w model.World) map[netip.Prefix]bgp.Learned {
 	return out
 }
 
-// PathTo says how a node whose plan is n and whose record is self sends packets to a; false
+// pathTo says how a node whose plan is n and whose record is self sends packets to a; false
 // if n has no route there.
-func PathTo(n plan.Node, self model.Node, a netip.Addr) (Path, bool) {
-	r, ok := Lookup(n, a)
+func pathTo(n plan.Node, self model.Node, a netip.Addr) (Path, bool) {
+	r, ok := lookup(n, a)
 	p := Path{Route: r}
 	if d, tunnel := n.Devices[r.Link]; ok && tunnel {
 		p.Device = d

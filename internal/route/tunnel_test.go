@@ -395,11 +395,11 @@ func TestLookup(t *testing.T) {
 		route("10.1.0.0/16", 7, 0), route("::/0", plan.TableMain, 3),
 	}})
 	for addr, want := range map[string]string{"10.1.0.1": "10.0.0.0/8 proto 0 metric 7", "11.0.0.1": "0.0.0.0/0 proto 0", "fd00::1": "::/0 proto 0 metric 3"} {
-		if r, ok := Lookup(n, netip.MustParseAddr(addr)); !ok || r.String() != want {
+		if r, ok := lookup(n, netip.MustParseAddr(addr)); !ok || r.String() != want {
 			t.Errorf("%s: %v, %t; want %s", addr, r, ok, want)
 		}
 	}
-	if r, ok := Lookup(plan.Node{}, netip.MustParseAddr("fd00::1")); ok {
+	if r, ok := lookup(plan.Node{}, netip.MustParseAddr("fd00::1")); ok {
 		t.Errorf("an empty node has %v", r)
 	}
 }
