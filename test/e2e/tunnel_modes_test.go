@@ -291,18 +291,8 @@ func mostOutage() time.Duration {
 func TestPoolModes(t *testing.T) {
 	t.Parallel()
 	vxlans := []mode{{"vxlan", false}, {"vxlan", true}}
-	changePools(t, walk(append([]mode{{}, {"ipip", false}, {"ipip", true}}, vxlans...)), walk(append([]mode{{}}, vxlans...)))
-}
-
-// TestVMPoolModes does the same with the kernel's IPIP.
-func TestVMPoolModes(t *testing.T) {
-	testenv.VM(t)
-	changePools(t, []mode{{}, {"ipip", false}, {"vxlan", false}, {"ipip", true}, {}}, []mode{{}, {}})
-}
-
-// changePools goes those ways with the modes of two pools; the second one is closed, and
-// gone again and again.
-func changePools(t *testing.T, way4, way6 []mode) {
+	way4 := walk(append([]mode{{}, {"ipip", false}, {"ipip", true}}, vxlans...))
+	way6 := walk(append([]mode{{}}, vxlans...)) // gone again and again
 	c := newCluster(t)
 	c.must("lab", "up", "-f", c.file(racks+`
 env: {CALICO_IPV4POOL_CIDR: none, CALICO_IPV6POOL_CIDR: none}

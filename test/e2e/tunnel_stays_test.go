@@ -98,7 +98,7 @@ resources:
 	if after := look(); after != before {
 		t.Errorf("with the next agent:\n%s\nbefore:\n%s", after, before)
 	}
-	c.sh("a").run("ip addr flush dev tunl0")
+	c.sh("a").run("ip addr del " + addr.String() + "/32 dev tunl0")
 	eventually(t, 5*time.Second, "what somebody removed", func() error {
 		if after := look(); after != before {
 			return fmt.Errorf("got\n%s\nwant\n%s", after, before)
@@ -112,7 +112,10 @@ resources:
 // leaveIPIP has the pool ask for IPIP no more: of the tunnel stays the bare device.
 func (c *cluster) leaveIPIP() {
 	c.t.Helper()
-	put(c.t, c.store(), mode{}.pool("four", pool4))
+	w := c.watch("p", c.addr("q"))
+	w.mark()
+	w.read()
+	put(c.t, c.st(), mode{}.pool("four", pool4))
 	eventually(c.t, 10*time.Second, "the end of IPIP", func() error {
 		for _, n := range stations() {
 			if out, code := c.sh(n.name).try("ip -o -4 addr show dev tunl0"); code != 0 || out != "" {
@@ -124,7 +127,10 @@ func (c *cluster) leaveIPIP() {
 		}
 		return errors.Join(c.waysOf(mode{}, false), c.tunnelHandles([2]mode{}))
 	})
-	c.reach("pod/default/p", c.addr("q"))
+	w.mark()
+	if r := w.read(); r.Outage > mostOutage() || r.Sent == 0 {
+		c.t.Errorf("the end of IPIP: %d of %d lost, %v without an answer", r.Lost, r.Sent, r.Outage)
+	}
 }
 
 // TestVXLANEntries looks at the devices of VXLAN of both families, without BGP: hardware
