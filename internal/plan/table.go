@@ -219,9 +219,6 @@ type Dispatch struct {
 	Out     bool   // by the outgoing interface, not the incoming one
 	Classes string // map of MapClasses
 	Chains  string // map of MapChains
-	// Shut says that a packet is dropped that has no chain, or whose chain comes to its
-	// end. So an interface may get its chain before that has rules.
-	Shut bool
 }
 
 // NFLog sends packets to user space (nfnetlink_log), at most so many a second.

@@ -130,13 +130,11 @@ func (b *base) ended() []plan.Rule {
 	return []plan.Rule{renewed, drop(why, state(plan.StateNew), tcp, flow)}
 }
 
-// workloads sends packets of workloads' interfaces to a chain. Who comes back was in a
-// list without an end: the kernel shows a packet on its way a new element of a map
-// before it shows it the rules that came with it.
+// workloads sends packets of workloads' interfaces to a chain.
 func (b *base) workloads(out bool, to string) []plan.Rule {
 	var rules []plan.Rule
 	for _, m := range b.links(out) {
-		rules = append(rules, plan.Rule{Match: []plan.Match{m}, Verdict: plan.Jump, Target: to}, drop("policy is not in place", m))
+		rules = append(rules, plan.Rule{Match: []plan.Match{m}, Verdict: plan.Goto, Target: to})
 	}
 	return rules
 }
@@ -164,8 +162,7 @@ func (b *base) leave(out bool) []plan.Rule {
 }
 
 func dispatch(p Point, out bool) plan.Rule {
-	shut := p == FromWorkload || p == ToWorkload // see workloads
-	return plan.Rule{Dispatch: &plan.Dispatch{Out: out, Classes: p.Classes(), Chains: p.Chains(), Shut: shut}}
+	return plan.Rule{Dispatch: &plan.Dispatch{Out: out, Classes: p.Classes(), Chains: p.Chains()}}
 }
 
 // host asks the host endpoints at p; none if they have nothing to say there. Host

@@ -32,9 +32,8 @@ func (n *NFT) build(tables ...*table) {
 			n.buildPuts(t)
 		}
 	}
-	atOnce := n.whole || tx.additive(tables)
 	fresh := tx.buildRules(tables, func(c *chain) bool { return c.base == nil && !c.there })
-	if !atOnce {
+	if !n.whole {
 		tx.mark()
 	}
 	for _, w := range tx.sets {
@@ -54,36 +53,6 @@ func (n *NFT) build(tables ...*table) {
 	if fresh <= echoRules {
 		tx.askHandles()
 	}
-}
-
-// additive reports whether the change is for interfaces only that had no chain, as that
-// of a new pod is. Then it is made at once, so that the kernel checks all rules once, not
-// for the rules of new chains and again for the ways to them: a packet on its way may find
-// a new chain before its rules, and is dropped there, as it was without. But new sets of
-// intervals need their time.
-func (tx *transaction) additive(tables []*table) bool {
-	for _, t := range tables {
-		if !t.there && !t.empty() {
-			return false
-		}
-		for c := range t.dirtyChains {
-			if c.want && (c.there || c.base != nil) {
-				return false
-			}
-		}
-	}
-	for _, w := range tx.sets {
-		switch l := &w.s.layout; {
-		case w.made && (l.interval || l.fields != nil || l.flags&unix.NFT_SET_MAP != 0):
-			return false
-		case w.made || w.s.Type != plan.MapClasses && w.s.Type != plan.MapChains:
-		case w.s.Type == plan.MapClasses && !w.s.t.shut[w.s.Name] && len(w.putElement) > 0:
-			return false
-		case slices.ContainsFunc(w.putElement, func(p elementWork) bool { return slices.Contains(w.deleteElement, p.k) }):
-			return false
-		}
-	}
-	return true
 }
 
 // buildTable makes a table, removes it, or both at once.

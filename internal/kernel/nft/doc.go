@@ -8,10 +8,9 @@
 // All that was applied since the last pass changes in one nfnetlink batch, over both
 // tables, so that the kernel goes from one good state to the next at once. New sets and
 // chains are made in a batch before it, and old ones go in a batch after it: packets on
-// their way may ask either (see build). What only interfaces without a chain will ask,
-// as a new pod's, is one batch. Rules of a chain are compared with those that stand,
-// and only what differs is deleted and inserted, by handle, which keeps the counters of
-// the others.
+// their way may ask either (see build). Rules of a chain are compared with those that
+// stand, and only what differs is deleted and inserted, by handle, which keeps the
+// counters of the others.
 //
 // While a large transaction is sent nobody listens to events, and the generation tells
 // whether others changed anything (see quiet.go).

@@ -40,8 +40,6 @@ type table struct {
 	epoch   int   // counts what others did
 	ported  int   // chains that ask portedSet
 	refused error // the kernel has no such tables
-	// shut are maps of classes whose every Dispatch is or was Shut, true, or not, false.
-	shut map[string]bool
 	// machine judges by what is wanted; nil: none was asked for since chains changed.
 	machine *plan.Machine
 	// troubled is set when something is refused, until nothing is.
@@ -118,7 +116,6 @@ func newTable(v6 bool) *table {
 	t := &table{name: tableName, v6: v6, family: netlink.Family(v6), stale: true}
 	t.sets, t.chains = map[string]*set{}, map[string]*chain{}
 	t.dirtySets, t.dirtyChains = map[*set]struct{}{}, map[*chain]struct{}{}
-	t.shut = map[string]bool{}
 	return t
 }
 
@@ -353,12 +350,6 @@ func (t *table) putChain(p *plan.Chain) {
 		c.base = &base
 	}
 	c.plan = p.Rules
-	for i := range p.Rules {
-		if d := p.Rules[i].Dispatch; d != nil {
-			shut, known := t.shut[d.Classes]
-			t.shut[d.Classes] = d.Shut && (shut || !known)
-		}
-	}
 	rules, r, err := t.encode(p.Rules)
 	if p.Name == "" || len(p.Name) > maxName {
 		err = errors.Join(fmt.Errorf("name: want 1 to %d bytes, it has %d", maxName, len(p.Name)), err)
