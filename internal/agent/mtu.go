@@ -84,13 +84,14 @@ func (u *underlay) run(ctx context.Context) error {
 		s, changed := u.settings, u.changed
 		u.mu.Unlock()
 		watching, stop := context.WithCancel(ctx)
-		go func() {
+		var wait sync.WaitGroup
+		wait.Go(func() {
 			select {
 			case <-changed:
 				stop()
 			case <-watching.Done():
 			}
-		}()
+		})
 		err := startup.WatchLinks(watching, s.skips, func(links []startup.Link) {
 			mtu := startup.UnderlayMTU(links, s.compiled, s.skips, s.addrs[0], s.addrs[1])
 			if mtu != 0 && mtu != last {
@@ -100,6 +101,7 @@ func (u *underlay) run(ctx context.Context) error {
 			}
 		})
 		stop()
+		wait.Wait()
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
