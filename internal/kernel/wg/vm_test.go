@@ -221,16 +221,21 @@ func TestVMLarge(t *testing.T) {
 	t.Logf("5,000 peers within %v, emulated", time.Since(begin))
 	begin = time.Now()
 	w.Apply(plan.Delta{PutPeers: []plan.WireGuardPeer{peerOf(6000, "11.0.0.0/26")}})
-	for w.Stats().Peers < 5001 {
-		time.Sleep(time.Millisecond)
-	}
+	await(t, "one more peer", func() bool { return w.Stats().Peers >= 5001 })
 	t.Logf("one more within %v, emulated", time.Since(begin))
-	before := w.Stats().Peers
+	before := w.Stats()
 	w.Resync()
-	for dumps := w.Stats().Dumps; w.Stats().Dumps == dumps; {
-		time.Sleep(time.Millisecond)
+	await(t, "a full comparison", func() bool { return w.Stats().Dumps > before.Dumps })
+	if got := w.Stats().Peers; got != before.Peers {
+		t.Errorf("a full comparison wrote %d peers", got-before.Peers)
 	}
-	if got := w.Stats().Peers; got != before {
-		t.Errorf("a full comparison wrote %d peers", got-before)
+}
+
+func await(t *testing.T, what string, fact func() bool) {
+	t.Helper()
+	for end := time.Now().Add(60 * time.Second); !fact(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("not within a minute: %s", what)
+		}
 	}
 }
