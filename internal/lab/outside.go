@@ -112,30 +112,56 @@ func (s linkSetup) apply() error {
 	return nil
 }
 
-// needs says what the kernel lacks of what a topology cannot do without: the encryption
-// that it expects to see.
+// needs says what the machine lacks of what a topology cannot do without: the tunnels that
+// it expects to see. IP in IP is done in user space where the kernel has none, if this user
+// may make TUN devices.
 func needs(t *topology.Topology) error {
+	seen := map[string]bool{}
 	for i, e := range t.Expect {
-		if e.Reachable == nil || e.Reachable.Carried != topology.CarriedWireGuard {
+		if e.Reachable == nil || seen[e.Reachable.Carried] {
 			continue
 		}
-		at := fmt.Sprintf("expect[%d].reachable.carried: %s", i, topology.CarriedWireGuard)
+		seen[e.Reachable.Carried] = true
+		at := fmt.Sprintf("expect[%d].reachable.carried: %s", i, e.Reachable.Carried)
 		attrs := netlink.NewLinkAttrs()
-		attrs.Name = "wg-probe"
-		switch err := netlink.LinkAdd(&netlink.Wireguard{LinkAttrs: attrs}); {
-		case errors.Is(err, unix.EOPNOTSUPP):
-			return fmt.Errorf("%s: needs kernel wireguard, which this kernel does not have: as root: modprobe wireguard", at)
-		case err != nil:
-			return fmt.Errorf("%s: add a wireguard link: %w", at, err)
+		attrs.Name = "tunnel-probe"
+		switch e.Reachable.Carried {
+		case topology.CarriedWireGuard:
+			if err := probe(&netlink.Wireguard{LinkAttrs: attrs}, at, "needs kernel wireguard, which this kernel does not have: as root: modprobe wireguard"); err != nil {
+				return err
+			}
+		case topology.CarriedIPIP:
+			tun, err := os.OpenFile("/dev/net/tun", os.O_RDWR, 0)
+			if err == nil {
+				_ = tun.Close()
+				continue
+			}
+			outer := &netlink.Iptun{LinkAttrs: attrs, Local: net.IPv4(192, 0, 2, 1), Remote: net.IPv4(192, 0, 2, 2)}
+			lacking := fmt.Sprintf("needs kernel ipip, which this kernel does not have, or TUN devices: %v: as root: modprobe ipip, or chmod 666 /dev/net/tun", err)
+			if err := probe(outer, at, lacking); err != nil {
+				return err
+			}
 		}
-		link, err := netlink.LinkByName(attrs.Name)
-		if err == nil {
-			err = netlink.LinkDel(link)
-		}
-		if err != nil {
-			return fmt.Errorf("%s: remove a wireguard link: %w", at, err)
-		}
-		return nil
+	}
+	return nil
+}
+
+// probe makes a link and removes it; lacking is the error where the kernel has none of that
+// kind.
+func probe(link netlink.Link, at, lacking string) error {
+	name := link.Attrs().Name
+	switch err := netlink.LinkAdd(link); {
+	case errors.Is(err, unix.EOPNOTSUPP):
+		return fmt.Errorf("%s: %s", at, lacking)
+	case err != nil:
+		return fmt.Errorf("%s: add a %s link: %w", at, link.Type(), err)
+	}
+	made, err := netlink.LinkByName(name)
+	if err == nil {
+		err = netlink.LinkDel(made)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: remove a %s link: %w", at, link.Type(), err)
 	}
 	return nil
 }
