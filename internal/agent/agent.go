@@ -81,7 +81,7 @@ type Backend string
 const (
 	BackendBIRD  Backend = "bird"  // BGP, and the datastore for pools that are encapsulated
 	BackendVXLAN Backend = "vxlan" // the datastore; no BGP
-	BackendNone  Backend = "none"  // policy only; pools that are encapsulated are so still
+	BackendNone  Backend = "none"  // no BGP, and no routes to pools that are not encapsulated
 )
 
 // Run prepares the node and keeps it right until ctx ends. It returns nil when

@@ -57,7 +57,8 @@ It is set by the environment, with the variables that calico/node has:
   WAIT_FOR_DATASTORE         true: wait until it answers, rather than fail
   CALICO_IPV4POOL_*          the pool that is created when there is none
   CALICO_ROUTER_ID           BGP identifier: an IPv4 address, or hash
-  CALICO_NETWORKING_BACKEND  bird (default), vxlan: no BGP, or none: policy only
+  CALICO_NETWORKING_BACKEND  bird (default), vxlan: no BGP, or none: the same, and no routes
+                             to pools without encapsulation
   FELIX_*                    fields of FelixConfiguration
 and of its own:
   WEFT_AGENT_SOCKET          where the CNI executable asks (` + rpc.DefaultSocket + `)
