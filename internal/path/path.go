@@ -65,10 +65,33 @@ func Trace(w model.World, q Query) []Hop {
 	if q.From != "" {
 		hops = append(hops, t.leave())
 	}
-	if q.To != "" && q.To != q.From {
+	if q.To == "" && len(hops) == 1 && hops[0].Route != "" {
+		t.To = t.nodeAt(hops[0]) // nobody has the address, but its block is somewhere
+	}
+	if t.To != "" && t.To != q.From {
 		hops = append(hops, t.arrive())
 	}
 	return hops
+}
+
+// nodeAt is the node that a hop leads to; empty: none.
+func (t tracer) nodeAt(h Hop) string {
+	target := h.NextHop
+	if h.OuterTarget != "" {
+		target = h.OuterTarget
+	}
+	at, err := netip.ParseAddr(target)
+	if err != nil { // WireGuard's has a port
+		var port netip.AddrPort
+		port, err = netip.ParseAddrPort(target)
+		at = port.Addr()
+	}
+	for _, v := range t.world {
+		if n, ok := v.(model.Node); ok && err == nil && n.Addr(at.Is6()).Addr() == at {
+			return n.Name
+		}
+	}
+	return ""
 }
 
 // tracer answers one query.

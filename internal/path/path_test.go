@@ -110,6 +110,16 @@ func TestTrace(t *testing.T) {
 			   MTU 1430`},
 		"to the own node": {"10.10.1.1", "10.1.0.1", "a", "a", model.FelixConfig{}, `
 			a  an address of the node itself`},
+		"to nobody of another's block": {"10.20.1.1", "10.20.3.77", "a", "", secret, `
+			a  10.20.3.0/24 dev wireguard.cali proto bird scope link
+			   wireguard, 10.1.0.1 to 10.2.0.3:51820; MTU 1440
+			c  blackhole 10.20.3.0/24 proto bird
+			   the node drops it: the address is of its own block, and nobody has it`},
+		"to nobody of a neighbour's": {"10.30.1.1", "10.30.2.77", "a", "", model.FelixConfig{}, `
+			a  10.30.2.0/24 via 10.30.9.2 dev vxlan.calico proto bird onlink
+			   vxlan, 10.1.0.1 to 10.1.0.2; MTU 1450
+			b  blackhole 10.30.2.0/24 proto bird
+			   the node drops it: the address is of its own block, and nobody has it`},
 		"to a node": {"10.20.1.1", "10.2.0.3", "a", "c", model.FelixConfig{}, `
 			a  the node's own routes lead there
 			   dev eth0; MTU 1500
