@@ -73,7 +73,7 @@ type NFT struct {
 	changed   chan struct{}
 	awaited   bool
 	fault     error // of the last exchange or dump
-	healthErr string
+	health    reconcile.Health
 	warned    time.Time // that others change our tables
 	nextSetID uint32
 	stats     Stats
@@ -83,7 +83,8 @@ type NFT struct {
 // which also closes them.
 func New(opts Options) (*NFT, error) {
 	n := blank(opts)
-	n.loop = reconcile.New(n.pass, reconcile.Options{Resync: max(n.opts.Resync, 0), Health: n.health})
+	n.health = reconcile.Health{Log: n.opts.Log, Good: "the kernel's packet filter is as wanted again", Bad: "the kernel's packet filter is not as wanted"}
+	n.loop = reconcile.New(n.pass, reconcile.Options{Resync: max(n.opts.Resync, 0), Health: n.health.Note})
 	open := func(groups ...int) *netlink.Socket {
 		s, err := netlink.Open(netlink.Options{Protocol: unix.NETLINK_NETFILTER, Groups: groups})
 		if err != nil && n.fault == nil {
@@ -120,19 +121,7 @@ func (n *NFT) close() {
 // Run keeps the kernel as wanted until ctx ends, and returns the cause of that. It
 // leaves everything in place. It can run once.
 func (n *NFT) Run(ctx context.Context) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		if err := n.listen(); err != nil && ctx.Err() == nil {
-			cancel(err)
-		}
-	}()
-	err := n.loop.Run(ctx)
-	n.close()
-	<-done
-	return err
+	return n.loop.RunWith(ctx, n.listen, n.close)
 }
 
 // Apply changes what is wanted and starts writing it. It does not wait. n keeps
@@ -213,24 +202,5 @@ func (n *NFT) wake() {
 	if n.awaited {
 		close(n.changed)
 		n.changed, n.awaited = make(chan struct{}), false
-	}
-}
-
-// health logs when the result of the passes changes.
-func (n *NFT) health(err error) {
-	var now string
-	if err != nil {
-		now = err.Error()
-	}
-	n.mu.Lock()
-	before := n.healthErr
-	n.healthErr = now
-	n.mu.Unlock()
-	switch {
-	case now == before:
-	case err == nil:
-		n.opts.Log.Info("the kernel's packet filter is as wanted again")
-	default:
-		n.opts.Log.Warn("the kernel's packet filter is not as wanted", "err", err)
 	}
 }

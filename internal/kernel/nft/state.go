@@ -43,7 +43,7 @@ func (p Problem) String() string { return p.Table + ": " + p.Object + ": " + p.T
 func (n *NFT) State() State {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	s := State{Synced: n.synced, Problems: n.problems(), Err: n.healthErr, Stats: n.stats}
+	s := State{Synced: n.synced, Problems: n.problems(), Err: n.health.Err(), Stats: n.stats}
 	for _, t := range n.tables {
 		for _, x := range t.sets {
 			if x.want {
