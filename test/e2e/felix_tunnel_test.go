@@ -5,8 +5,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/weft-net/weft/internal/testenv"
 )
 
 // TestTunnelSettingsChange: what a FelixConfiguration says of VXLAN takes effect in place,
@@ -48,36 +46,5 @@ func TestTunnelSettingsChange(t *testing.T) {
 		if tt.reach {
 			c.reach("pod/default/a", to)
 		}
-	}
-}
-
-// TestVMWireGuardOnAndOff: encryption comes and goes while the agents run, and leaves
-// nothing: no device, rule, route, or key in the records.
-func TestVMWireGuardOnAndOff(t *testing.T) {
-	testenv.VM(t)
-	c := newCluster(t)
-	if r := c.run("lab", "up", "-f", c.file("nodes: [{name: node-a}, {name: node-b}]\nenv: {CALICO_IPV4POOL_CIDR: 192.168.0.0/16}\npods: [{name: a, node: node-a}, {name: b, node: node-b}]\n")); r.code != 0 {
-		t.Fatalf("lab up: %s", r.stderr)
-	}
-	c.refresh()
-	sh, to := c.sh("node-a"), c.addr("b")
-	for _, on := range []bool{true, false, true} {
-		put(t, c.st(), felix(fmt.Sprintf(`"wireguardEnabled": %v`, on)))
-		eventually(t, 60*time.Second, fmt.Sprintf("wireguardEnabled: %v", on), func() error {
-			traces := sh.run("ip -o link show type wireguard | grep -c .; ip rule | grep -c 'lookup 1 *$'; ip route show table 1 2>/dev/null | grep -c wireguard.cali; true")
-			if want := map[bool]string{true: "1 1 1", false: "0 0 0"}[on]; oneLine(traces) != want {
-				return fmt.Errorf("devices, rules and routes: %s, want %s", oneLine(traces), want)
-			}
-			for _, node := range []string{"node-a", "node-b"} {
-				if n := c.record(node); (n.Status.WireguardPublicKey != "") != on {
-					return fmt.Errorf("the record of %s has the key %q", node, n.Status.WireguardPublicKey)
-				}
-			}
-			if s, err := c.agentStatus("node-a"); err != nil || on != (len(s.Tunnels) == 1 && s.Tunnels[0].Key != "" && s.Tunnels[0].Ends == 1) {
-				return fmt.Errorf("the status has tunnels %+v, %w", s.Tunnels, err)
-			}
-			return nil
-		})
-		c.reach("pod/default/a", to)
 	}
 }
