@@ -1,6 +1,8 @@
 package fib
 
 import (
+	"slices"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/weft-net/weft/internal/kernel/netlink"
@@ -179,9 +181,14 @@ func (f *FIB) stageRemoval(k key, old, e entry) {
 	e.flags = e.flags&^owned | flying
 	f.set(k, old, e)
 	b := &f.batch
+	// Whatever has a protocol of ours on that key is ours, also if somebody has changed it.
+	ours, typ := slices.Contains(f.opts.Protocols, a.Proto), kernelType(a.Type)
+	if ours {
+		typ = unix.RTN_UNSPEC
+	}
 	b.open(unix.RTM_DELROUTE, 0, op{kind: deleteRoute, k: k, attr: e.attr})
-	b.buf = appendRoute(b.buf, k, unix.RT_SCOPE_NOWHERE, a.Proto, kernelType(a.Type), 0)
-	if a.device() {
+	b.buf = appendRoute(b.buf, k, unix.RT_SCOPE_NOWHERE, a.Proto, typ, 0)
+	if a.device() && !ours {
 		b.buf = netlink.AppendAttr32(b.buf, unix.RTA_OIF, uint32(a.hops[0].index))
 	}
 	b.close()

@@ -133,15 +133,27 @@ func (f *FIB) routeEvent(r *route, added bool, flags uint16) {
 			f.stray(r)
 		}
 	case !e.is(wanted):
-		if !added && e.is(owned) && r.matches(f.attrs.all[e.attr]) {
-			old := e
-			e.flags &^= owned | dirty | exact
-			f.set(r.key, old, e)
-		}
+		f.unwantedEvent(r, e, added)
 	case added:
 		f.wantedAdded(r, e, flags&unix.NLM_F_REPLACE != 0)
 	default:
 		f.wantedRemoved(r, e)
+	}
+}
+
+// unwantedEvent handles a new or removed route on a key of which we know that it has to go.
+// The event may be older than what we know, by the dumps that were read and the removals
+// that were sent meanwhile, so it never makes us forget: removing twice does no harm.
+func (f *FIB) unwantedEvent(r *route, e entry, added bool) {
+	a := f.attrs.all[e.attr]
+	ours := added && f.owns(r) || !added && e.is(owned) && r.matches(a)
+	switch {
+	case ours && f.prunable(a):
+		f.touch(r.key, e)
+	case ours && !added:
+		old := e
+		e.flags &^= owned | dirty | exact
+		f.set(r.key, old, e)
 	}
 }
 
