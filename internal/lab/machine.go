@@ -118,12 +118,11 @@ func (h *holder) newNode(i int, n *topology.Node) *machine {
 	at := func(name string) string { return filepath.Join(dir, name) }
 	// Nothing of the machine's own node agent, if there is one, is touched or read.
 	settings := map[string]string{
-		"DATASTORE_TYPE":     "etcdv3",
-		"ETCD_ENDPOINTS":     h.Dir.Endpoint(),
-		"WAIT_FOR_DATASTORE": "true", // a busy machine answers late
-		"NODENAME":           n.Name,
-		"IP":                 "autodetect",
-		"IP6":                "none",
+		"DATASTORE_TYPE": "etcdv3",
+		"ETCD_ENDPOINTS": h.Dir.Endpoint(),
+		"NODENAME":       n.Name,
+		"IP":             "autodetect",
+		"IP6":            "none",
 		// As Calico's stock manifest has it: pods reach their own node.
 		"FELIX_DEFAULTENDPOINTTOHOSTACTION": "ACCEPT",
 		"CALICO_NODENAME_FILE":              at("nodename"),
