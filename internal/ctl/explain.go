@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	v3 "github.com/weft-net/weft/api/v3"
+	"github.com/weft-net/weft/internal/edge"
 	"github.com/weft-net/weft/internal/model"
 	"github.com/weft-net/weft/internal/path"
 	"github.com/weft-net/weft/internal/plan"
@@ -91,7 +92,9 @@ func explain(ctx context.Context, p Process, o explainOptions, src, dst string) 
 	if err != nil {
 		return fmt.Errorf("explain: %w", err)
 	}
-	v := policy.NewView(world)
+	v := policy.NewView(world).Translating(func(node string, p plan.Packet) (netip.Addr, string, bool) {
+		return edge.Seen(edge.Options{Node: node}, world, p)
+	})
 	q, err := o.query(v, src, dst)
 	if err != nil {
 		return err

@@ -4,12 +4,16 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"net/netip"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/weft-net/weft/internal/agent"
+	"github.com/weft-net/weft/internal/edge"
 	"github.com/weft-net/weft/internal/lab/topology"
 	"github.com/weft-net/weft/internal/model"
+	"github.com/weft-net/weft/internal/plan"
 	"github.com/weft-net/weft/internal/policy"
 	"github.com/weft-net/weft/internal/store"
 )
@@ -18,7 +22,9 @@ import (
 // the topology names, and that it decides as was seen: by the datastore, and the same
 // code that the node agents compile for the kernel.
 func (h *holder) decidedBy(ctx context.Context, p topology.Pair, by string, allowed bool) error {
-	world, _, err := store.Snapshot(ctx, h.store, policy.Kinds()...)
+	kinds := slices.Concat(policy.Kinds(), edge.Kinds())
+	slices.Sort(kinds)
+	world, _, err := store.Snapshot(ctx, h.store, slices.Compact(kinds)...)
 	if err != nil {
 		return err
 	}
@@ -26,7 +32,10 @@ func (h *holder) decidedBy(ctx context.Context, p topology.Pair, by string, allo
 	if err != nil {
 		return err
 	}
-	view := policy.NewView(world).With(func(node string) policy.Settings { return h.settings(world, node) })
+	view := policy.NewView(world).With(func(node string) policy.Settings { return h.settings(world, node) }).
+		Translating(func(node string, p plan.Packet) (netip.Addr, string, bool) {
+			return edge.Seen(edge.Options{Node: node, Env: h.felix(node)}, world, p)
+		})
 	for _, w := range ways {
 		e, err := view.Verdict(w.query())
 		if err != nil {
@@ -53,14 +62,19 @@ func (h *holder) settings(world model.World, node string) policy.Settings {
 	if !ok {
 		n.Name = node
 	}
+	return policy.SettingsFor(n, maps.Values(world), h.felix(node)...)
+}
+
+// felix is what the environment of a node's agent sets.
+func (h *holder) felix(node string) []model.FelixConfig {
 	for _, m := range h.nodes {
 		if m.target.Name == node {
 			// An agent that refuses its settings does not run, and no pod is up.
 			env, _, _ := agent.FelixFromEnv(m.environ)
-			return policy.SettingsFor(n, maps.Values(world), env)
+			return []model.FelixConfig{env}
 		}
 	}
-	return policy.SettingsFor(n, maps.Values(world))
+	return nil
 }
 
 // query is the first packet of w as policy is asked about it.

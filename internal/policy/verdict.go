@@ -103,7 +103,23 @@ func (w *walk) run() bool {
 			return false
 		}
 	}
+	if !local && src.node != "" {
+		defer w.translate(src.node)()
+	}
 	return w.arrive(local)
+}
+
+// translate gives the packet the source address under which it leaves a node, until the
+// function that it returns is called.
+func (w *walk) translate(node string) (undo func()) {
+	was := w.packet.Src
+	if w.view.seen != nil {
+		if src, why, changed := w.view.seen(node, w.packet); changed {
+			w.packet.Src = src
+			w.note(why)
+		}
+	}
+	return func() { w.packet.Src = was }
 }
 
 // arrive passes the points of the destination's node.

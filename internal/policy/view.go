@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/weft-net/weft/internal/model"
+	"github.com/weft-net/weft/internal/plan"
 )
 
 // View is a world as policy sees it: labels inherited, policies and tiers in their
@@ -20,6 +21,7 @@ type View struct {
 	slices   []model.EndpointSlice
 	configs  []model.Value              // FelixConfigs
 	set      func(node string) Settings // nil: from world
+	seen     func(node string, p plan.Packet) (src netip.Addr, why string, changed bool)
 }
 
 // Holder is who has addresses that a rule's selector may find: a workload endpoint, a
@@ -135,6 +137,14 @@ func (v *View) Tiers(s Subject, d Direction, st Stage) []TierList {
 func (v *View) With(settings func(node string) Settings) *View {
 	out := *v
 	out.set = settings
+	return &out
+}
+
+// Translating is v with what becomes of the source address of a packet that leaves a node:
+// who it reaches sees that one. Why is for people.
+func (v *View) Translating(seen func(node string, p plan.Packet) (src netip.Addr, why string, changed bool)) *View {
+	out := *v
+	out.seen = seen
 	return &out
 }
 

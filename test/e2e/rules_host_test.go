@@ -74,7 +74,9 @@ expect:
 - {unreachable: {from: none, to: [named, all, expected], port: 22}, by: Tier/default}
 - {reachable: {from: bare, to: none, protocol: udp, port: 5555}}
 - {unreachable: {from: bare, to: none, protocol: udp, port: 53}, by: HostEndpoint/bare}
-- {unreachable: {from: pod/default/none, to: bare, port: 2222}, by: HostEndpoint/bare}
+- {unreachable: {from: pod/default/none, to: "fd00:1::d", port: 2222}, by: HostEndpoint/bare}
+# By IPv4 it has the address of its node there (natOutgoing).
+- {reachable: {from: pod/default/none, to: 10.1.0.13, port: 2222}}
 - {reachable: {from: pod/default/none, to: none, port: 2222}}
 # What goes out from the node, and to its own pods.
 - {unreachable: {from: [named, all, expected], to: none, protocol: udp, port: 9999}, by: GlobalNetworkPolicy/hosts}

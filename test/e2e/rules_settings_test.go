@@ -96,12 +96,12 @@ func invalid(t *testing.T, c *cluster, client prober, set func(string)) {
 // without: what is set and honoured is not listed as without effect; what is not, is.
 func without(t *testing.T, c *cluster, set func(string)) {
 	t.Helper()
-	set(`"wireguardEnabled": true, "defaultEndpointToHostAction": "Return", "failsafeInboundHostPorts": [], "failsafeOutboundHostPorts": [],
+	set(`"bpfEnabled": true, "defaultEndpointToHostAction": "Return", "failsafeInboundHostPorts": [], "failsafeOutboundHostPorts": [],
 		"disableConntrackInvalidCheck": true, "allowVXLANPacketsFromWorkloads": true, "allowIPIPPacketsFromWorkloads": true, "vxlanPort": 4790,
 		"chainInsertMode": "Append", "nftablesFilterDenyAction": "Reject", "workloadSourceSpoofing": "Any", "logPrefix": "x",
 		"logActionRateLimit": "1/hour", "logActionRateLimitBurst": 1, "nftablesRefreshInterval": "10s", "ipv6Support": false, "maxIpsetSize": 100,
 		"deniedConnections": "Keep", "logDefaultDeny": "Enabled", "nftablesFilterAllowAction": "Return", "iptablesFilterDenyAction": "Reject"`)
-	const want = "[iptablesFilterDenyAction wireguardEnabled]"
+	const want = "[bpfEnabled iptablesFilterDenyAction]"
 	c.await("only two settings are without effect", 10*time.Second, func() bool {
 		return strings.Contains(notesAbout(c, "node-a", "FelixConfiguration"), want)
 	})
