@@ -164,4 +164,7 @@ func TestVTEPMAC(t *testing.T) {
 	if got, want := model.VTEPMAC("node-a", false)+" "+model.VTEPMAC("node-a", true), "66:07:02:c1:cc:60 66:d4:d5:51:3d:42"; got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
+	if got, want := model.VTEPMAC("b", false)+" "+model.VTEPMAC("b", true), "66:e9:d7:1f:5e:e7 66:05:90:f3:54:e9"; got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
 }

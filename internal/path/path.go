@@ -117,15 +117,12 @@ func (t tracer) node(name string) model.Node {
 // leave is the hop on the source's node.
 func (t tracer) leave() Hop {
 	h := t.hop(t.From)
-	p, ok := route.PathFrom(t.options(t.From), t.world, t.Packet.Dst)
-	if t.encrypt(&h) {
-		t.translate(&h)
-		return h
-	}
-	if ok {
-		t.describe(&h, p)
-	} else {
-		t.foreign(&h)
+	if !t.encrypt(&h) {
+		if p, ok := route.PathFrom(t.options(t.From), t.world, t.Packet.Dst); ok {
+			t.describe(&h, p)
+		} else {
+			t.foreign(&h)
+		}
 	}
 	t.translate(&h)
 	return h

@@ -2,7 +2,6 @@ package route
 
 import (
 	"cmp"
-	"crypto/sha1"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -113,14 +112,4 @@ func (ps pools) encapsulate() bool {
 // within reports whether p is a part of, or all of, outer.
 func within(outer, p netip.Prefix) bool {
 	return outer.Bits() <= p.Bits() && outer.Contains(p.Addr())
-}
-
-// VTEPMAC is the MAC address of a node's VXLAN device while its record says none: 66 and
-// the first five bytes of the SHA-1 of its name (of NAME-v6 for IPv6), as Calico has it.
-func VTEPMAC(node string, v6 bool) string {
-	if v6 {
-		node += "-v6"
-	}
-	sum := sha1.Sum([]byte(node))
-	return fmt.Sprintf("66:%02x:%02x:%02x:%02x:%02x", sum[0], sum[1], sum[2], sum[3], sum[4])
 }

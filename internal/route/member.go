@@ -47,7 +47,7 @@ func memberOf(n model.Node) member {
 // macOf is mac, or what stands for none.
 func macOf(node, mac string, v6 bool) string {
 	if mac == "" {
-		return VTEPMAC(node, v6)
+		return model.VTEPMAC(node, v6)
 	}
 	return mac
 }

@@ -3,7 +3,6 @@ package route
 import (
 	"fmt"
 	"net/netip"
-	"slices"
 	"strings"
 	"testing"
 
@@ -413,12 +412,5 @@ func TestGraphForgets(t *testing.T) {
 	g := w.graph
 	if n := len(g.known) + len(g.configs) + len(g.blocks) + len(g.loans) + len(g.homes) + len(g.addrs) + len(g.vteps); n > 0 {
 		t.Errorf("%d things are kept of an empty world: %+v", n, g)
-	}
-}
-
-func TestVTEPMAC(t *testing.T) {
-	got := []string{VTEPMAC("b", false), VTEPMAC("b", true)}
-	if want := []string{"66:e9:d7:1f:5e:e7", "66:05:90:f3:54:e9"}; !slices.Equal(got, want) {
-		t.Errorf("%v, want %v", got, want)
 	}
 }
