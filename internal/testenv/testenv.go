@@ -24,6 +24,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -283,3 +284,8 @@ func Route(t testing.TB, n *Namespace, dst, link, via string) {
 		return nil
 	})
 }
+
+// Patience is how long a test waits for what must come: far longer than it takes on
+// any machine, since it is spent only by a test that is going to fail. A test that
+// wants to know how fast something is, is a benchmark.
+const Patience = 2 * time.Minute
