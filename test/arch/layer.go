@@ -47,6 +47,7 @@ func places() map[string]Layer {
 		"internal/path":      Deciders,
 		"internal/wireguard": Deciders,
 
+		"internal/kube":      Doors,
 		"internal/store":     Doors,
 		"internal/kernel":    Doors,
 		"internal/speaker":   Doors,
