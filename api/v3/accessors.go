@@ -201,3 +201,27 @@ func (o *StagedNetworkPolicy) Meta() *metav1.ObjectMeta { return &o.ObjectMeta }
 func (o *StagedNetworkPolicy) Type() *metav1.TypeMeta { return &o.TypeMeta }
 
 func (*StagedNetworkPolicy) ours() {}
+
+// Meta implements [Object].
+func (o *BGPFilter) Meta() *metav1.ObjectMeta { return &o.ObjectMeta }
+
+// Type implements [Object].
+func (o *BGPFilter) Type() *metav1.TypeMeta { return &o.TypeMeta }
+
+func (*BGPFilter) ours() {}
+
+// Meta implements [Object].
+func (o *CalicoNodeStatus) Meta() *metav1.ObjectMeta { return &o.ObjectMeta }
+
+// Type implements [Object].
+func (o *CalicoNodeStatus) Type() *metav1.TypeMeta { return &o.TypeMeta }
+
+func (*CalicoNodeStatus) ours() {}
+
+// Meta implements [Object].
+func (o *KubeControllersConfiguration) Meta() *metav1.ObjectMeta { return &o.ObjectMeta }
+
+// Type implements [Object].
+func (o *KubeControllersConfiguration) Type() *metav1.TypeMeta { return &o.TypeMeta }
+
+func (*KubeControllersConfiguration) ours() {}

@@ -3,6 +3,7 @@ package v3
 import (
 	"maps"
 	"net/netip"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
@@ -35,6 +36,8 @@ func Default(o Object) {
 		orDefault(&o.Spec.ServiceLoadBalancerAggregation, "Enabled")
 	case *FelixConfiguration:
 		defaultFelix(&o.Spec)
+	case *KubeControllersConfiguration:
+		defaultKubeControllers(&o.Spec)
 	case *Tier:
 		defaultTier(o)
 	case *WorkloadEndpoint:
@@ -98,6 +101,19 @@ func defaultFelix(s *FelixConfigurationSpec) {
 	}
 	orDefault(&s.BPFConnectTimeLoadBalancing, balancing)
 	orDefault(&s.BPFHostNetworkedNATWithoutCTLB, nat)
+}
+
+func defaultKubeControllers(s *KubeControllersConfigurationSpec) {
+	orDefault(&s.HealthChecks, "Enabled")
+	if s.PrometheusMetricsPort == nil {
+		s.PrometheusMetricsPort = new(9094)
+	}
+	if n := s.Controllers.Node; n != nil && n.LeakGracePeriod == nil {
+		n.LeakGracePeriod = &metav1.Duration{Duration: 15 * time.Minute}
+	}
+	if l := s.Controllers.LoadBalancer; l != nil {
+		orDefault(&l.AssignIPs, "AllServices")
+	}
 }
 
 // builtinTier returns the fixed order and action of a built-in tier, and for any

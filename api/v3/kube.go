@@ -14,6 +14,8 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 type (
 	// ObjectMeta is the metadata of an object.
 	ObjectMeta = metav1.ObjectMeta
+	// Duration is a length of time; its text is that of Go, such as "90s".
+	Duration = metav1.Duration
 	// LabelSelector is a selector of Kubernetes; all of its parts must hold.
 	LabelSelector = metav1.LabelSelector
 	// LabelSelectorRequirement is one expression of a LabelSelector.

@@ -38,8 +38,10 @@ type Kind struct {
 // kinds is sorted by name and never written.
 var kinds = [...]Kind{
 	{"BGPConfiguration", "bgpconfigurations", false, []string{"bgpconfig", "bgpconfigs"}},
+	{"BGPFilter", "bgpfilters", false, []string{"bgpf", "bf", "bfs"}},
 	{"BGPPeer", "bgppeers", false, []string{"bgpp", "bps", "bp"}},
 	{"BlockAffinity", "blockaffinities", false, []string{"affinity", "affinities"}},
+	{"CalicoNodeStatus", "caliconodestatuses", false, []string{"nodestatus", "nodestatuses"}},
 	{"ClusterInformation", "clusterinformations", false, []string{"clusterinfo", "clusterinfos"}},
 	{"FelixConfiguration", "felixconfigurations", false, []string{"felixconfig", "felixconfigs", "fc", "fcs"}},
 	{"GlobalNetworkPolicy", "globalnetworkpolicies", false, []string{"gnp", "gnps"}},
@@ -50,6 +52,7 @@ var kinds = [...]Kind{
 	{"IPAMHandle", "ipamhandles", false, nil},
 	{"IPPool", "ippools", false, []string{"ipp", "ipps", "pool", "pools"}},
 	{"IPReservation", "ipreservations", false, []string{"reservation", "reservations"}},
+	{"KubeControllersConfiguration", "kubecontrollersconfigurations", false, []string{"kubecontrollersconfig", "kubecontrollersconfigs"}},
 	{"KubernetesClusterNetworkPolicy", "kubernetesclusternetworkpolicies", false, []string{"kcnp", "clusternetworkpolicy", "clusternetworkpolicies"}},
 	{"KubernetesEndpointSlice", "kubernetesendpointslices", true, []string{"endpointslice", "endpointslices"}},
 	{"KubernetesNetworkPolicy", "kubernetesnetworkpolicies", true, []string{"knp", "knps"}},
@@ -100,10 +103,14 @@ func New(kind string) (Object, bool) {
 	switch kind {
 	case "BGPConfiguration":
 		o = new(BGPConfiguration)
+	case "BGPFilter":
+		o = new(BGPFilter)
 	case "BGPPeer":
 		o = new(BGPPeer)
 	case "BlockAffinity":
 		o = new(BlockAffinity)
+	case "CalicoNodeStatus":
+		o = new(CalicoNodeStatus)
 	case "ClusterInformation":
 		o = new(ClusterInformation)
 	case "FelixConfiguration":
@@ -124,6 +131,8 @@ func New(kind string) (Object, bool) {
 		o = new(IPPool)
 	case "IPReservation":
 		o = new(IPReservation)
+	case "KubeControllersConfiguration":
+		o = new(KubeControllersConfiguration)
 	case "KubernetesClusterNetworkPolicy":
 		o = new(KubernetesClusterNetworkPolicy)
 	case "KubernetesEndpointSlice":
@@ -173,10 +182,14 @@ func KindOf(o Object) Kind {
 	switch o.(type) {
 	case *BGPConfiguration:
 		name = "BGPConfiguration"
+	case *BGPFilter:
+		name = "BGPFilter"
 	case *BGPPeer:
 		name = "BGPPeer"
 	case *BlockAffinity:
 		name = "BlockAffinity"
+	case *CalicoNodeStatus:
+		name = "CalicoNodeStatus"
 	case *ClusterInformation:
 		name = "ClusterInformation"
 	case *FelixConfiguration:
@@ -199,6 +212,8 @@ func KindOf(o Object) Kind {
 		name = "IPPool"
 	case *IPReservation:
 		name = "IPReservation"
+	case *KubeControllersConfiguration:
+		name = "KubeControllersConfiguration"
 	case *KubernetesClusterNetworkPolicy:
 		name = "KubernetesClusterNetworkPolicy"
 	case *KubernetesEndpointSlice:

@@ -64,7 +64,7 @@ func TestStoredBytes(t *testing.T) {
 			}
 		}
 	}
-	if ran < 38 {
+	if ran < 39 {
 		t.Errorf("%d cases ran, want all of our kinds", ran)
 	}
 }
@@ -96,7 +96,7 @@ func TestStoredRoundTrip(t *testing.T) {
 			t.Errorf("%s: defaults change what is stored (-want +got):\n%s", kv.Key, cmp.Diff(string(text), string(again)))
 		}
 	}
-	if ran < 24 {
+	if ran < 27 {
 		t.Errorf("%d values ran, want all of our kinds", ran)
 	}
 }

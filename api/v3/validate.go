@@ -46,8 +46,14 @@ func Validate(o Object) error {
 		c.bgpConfiguration(o)
 	case *BGPPeer:
 		c.bgpPeer(&o.Spec)
+	case *BGPFilter:
+		c.bgpFilter(&o.Spec)
 	case *FelixConfiguration:
 		c.felix(o)
+	case *KubeControllersConfiguration:
+		c.kubeControllers(&o.Spec)
+	case *CalicoNodeStatus:
+		c.nodeStatus(&o.Spec)
 	case *NetworkSet:
 		c.networkSet(o.Labels, &o.Spec)
 	case *GlobalNetworkSet:

@@ -80,6 +80,8 @@ func Parse(o v3.Object) (Value, error) {
 		return parsePeer(o)
 	case *v3.FelixConfiguration:
 		return parseFelixConfig(o)
+	case *v3.KubeControllersConfiguration:
+		return parseControllers(o)
 	case *v3.ClusterInformation:
 		ready := o.Spec.DatastoreReady == nil || *o.Spec.DatastoreReady
 		return Cluster{o.Spec.ClusterGUID, o.Spec.ClusterType, o.Spec.CalicoVersion, ready}, nil
@@ -238,6 +240,7 @@ func parseEndpoint(o *v3.WorkloadEndpoint) (Value, error) {
 		}
 		ep.Ports = appendPort(&e, ep.Ports, at("spec.ports", i), p.Name, p.Protocol, p.Port)
 	}
+	ep.FloatingIPs, ep.QoS = floatingIPs(&e, s.IPNATs), parseQoS(&e, s.QoSControls)
 	return ep, e.err
 }
 

@@ -45,7 +45,7 @@ func ours() []model.Kind {
 		model.KindBGPConfiguration, model.KindBGPPeer, model.KindBlockAffinity, model.KindClusterInformation,
 		model.KindFelixConfiguration, model.KindIPAMBlock, model.KindIPAMConfig, model.KindIPAMHandle,
 		model.KindIPPool, model.KindIPReservation, model.KindNode, model.KindProfile, model.KindTier,
-		model.KindWorkloadEndpoint,
+		model.KindWorkloadEndpoint, model.KindBGPFilter, model.KindCalicoNodeStatus, model.KindKubeControllersConfiguration,
 	}
 }
 

@@ -32,7 +32,10 @@ func TestLayout(t *testing.T) {
 		"/calico/resources/v3/projectcalico.org/kubernetesnetworkpolicies/shop/np":      "KubernetesNetworkPolicy/shop/np",
 		"/calico/resources/v3/projectcalico.org/kubernetesclusternetworkpolicies/block": "KubernetesClusterNetworkPolicy/block",
 		"/calico/resources/v3/projectcalico.org/kubernetesendpointslices/web-1":         "",
-		"/calico/resources/v3/projectcalico.org/bgpfilters/f":                           "",
+		"/calico/resources/v3/projectcalico.org/bgpfilters/f":                           "BGPFilter/f",
+		"/calico/resources/v3/projectcalico.org/caliconodestatuses/a":                   "CalicoNodeStatus/a",
+		"/calico/resources/v3/projectcalico.org/kubecontrollersconfigurations/default":  "KubeControllersConfiguration/default",
+		"/calico/resources/v3/projectcalico.org/livemigrations/shop/vm":                 "",
 
 		"/calico/resources/v3/projectcalico.org/ipamblocks/10-0-0-0-26":     "",
 		"/calico/resources/v3/projectcalico.org/ippools/":                   "",
