@@ -289,3 +289,7 @@ func Route(t testing.TB, n *Namespace, dst, link, via string) {
 // any machine, since it is spent only by a test that is going to fail. A test that
 // wants to know how fast something is, is a benchmark.
 const Patience = 2 * time.Minute
+
+// ByEvent is how long a test waits for a repair that an event is to bring about: less
+// than the 67 s after which, at the earliest, everything is compared in any case.
+const ByEvent = time.Minute

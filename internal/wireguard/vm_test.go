@@ -33,7 +33,7 @@ import (
 const secret = "this-must-not-be-on-the-wire"
 
 // patience is how long a test waits for what must come; the machine is emulated.
-const patience = 60 * time.Second
+const patience = testenv.Patience
 
 // cluster is nodes on one bridge, of which everything is seen.
 type cluster struct {

@@ -19,7 +19,7 @@ import (
 	"github.com/weft-net/weft/internal/testenv"
 )
 
-const eventually = 10 * time.Second
+const eventually = testenv.Patience
 
 // net3 is a client and a server with a router between them, which tracks
 // connections.

@@ -40,7 +40,7 @@ func TestThroughTheTables(t *testing.T) {
 			n.nft("delete table inet t")
 			var door *nft.NFT
 			n.router.MustDo(func() (err error) { door, err = nft.New(nft.Options{}); return err })
-			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			ctx, cancel := context.WithTimeout(t.Context(), eventually)
 			done := make(chan struct{})
 			go func() { _ = door.Run(ctx); close(done) }()
 			t.Cleanup(func() { cancel(); <-done })

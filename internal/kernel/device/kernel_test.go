@@ -15,8 +15,8 @@ import (
 )
 
 const (
-	eventually = 10 * time.Second // deadline of what takes its time on a busy machine
-	healed     = 4 * time.Second  // the contract for repairs is a second; this machine does much else
+	eventually = testenv.Patience
+	healed     = testenv.ByEvent // nothing is compared but by events, see start
 )
 
 // kernel is a namespace with an uplink eth0, 10.0.0.2/24 and fd00::2/64.

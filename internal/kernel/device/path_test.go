@@ -101,7 +101,7 @@ func (s side) doors() doors {
 // reach pings from the device's address of s to that of o.
 func (s side) reach(o side, v6 bool) {
 	s.Helper()
-	out, err := s.try("ping -n -c 1 -W 2 -I " + s.inner(v6).String() + " " + o.inner(v6).String())
+	out, err := s.try("ping -n -c 1 -W 60 -I " + s.inner(v6).String() + " " + o.inner(v6).String())
 	if err != nil || !strings.Contains(out, "1 received") {
 		s.Errorf("%v does not reach %v:\n%s", s.inner(v6), o.inner(v6), out)
 	}

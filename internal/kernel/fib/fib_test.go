@@ -16,8 +16,8 @@ import (
 )
 
 const (
-	eventually = 10 * time.Second // deadline of what comes by an event, on a busy machine
-	healed     = 4 * time.Second  // the contract for repairs is a second; this machine does much else
+	eventually = testenv.Patience
+	healed     = testenv.ByEvent // nothing is compared but by events, see start
 )
 
 // kernel is a namespace with an uplink eth0, 10.0.0.2/24 and fd00::2/64.
@@ -83,6 +83,12 @@ func (k kernel) start(o fib.Options, first ...plan.Delta) (*fib.FIB, func()) {
 		return f.Run, nil
 	})
 	return f, stop
+}
+
+// compared waits until the full comparison that Synced asks for is over, beside the first.
+func (k kernel) compared(f *fib.FIB) {
+	k.Helper()
+	k.until(eventually, "the comparison after Synced", func() bool { return f.State().Stats.Dumps >= 2 })
 }
 
 // workload makes the link of a pod, up, and gives its plan.
@@ -363,7 +369,7 @@ func TestForeignRouteIsNotOverwritten(t *testing.T) {
 				}
 				f, _ := k.start(fib.Options{RemoveExternalRoutes: true})
 				f.Synced()
-				k.until(eventually, "dumps", func() bool { return f.State().Stats.Dumps >= 2 })
+				k.compared(f)
 				if first != "known at start" {
 					k.ip("route add " + tt.foreign)
 				}
@@ -424,7 +430,7 @@ func TestExternalRoutesOnWorkloadLinks(t *testing.T) {
 				t.Error("removed before Synced")
 			}
 			f.Synced()
-			k.until(eventually, "second dump", func() bool { return f.State().Stats.Dumps >= 2 })
+			k.compared(f)
 			f.Apply(plan.Delta{PutRoutes: []plan.Route{cluster("192.168.99.0/26")}})
 			k.wait(f, "", cluster("192.168.99.0/26"))
 			all := k.ip("route")

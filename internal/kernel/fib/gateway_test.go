@@ -228,6 +228,7 @@ func TestDefaultRouteInOneSegment(t *testing.T) {
 	rs := []plan.Route{cluster("192.168.98.0/26", "10.0.0.9"), cluster("fd98::/122", "fd00::9")}
 	f.Apply(plan.Delta{PutRoutes: rs})
 	k.wait(f, "", rs...)
+	k.compared(f)
 	want, sent := k.clusterLines(), f.State().Stats.Messages
 	k.ips(`route add default via 10.0.0.1
 		-6 route add default via fd00::1
@@ -236,8 +237,8 @@ func TestDefaultRouteInOneSegment(t *testing.T) {
 		route replace default via 10.0.0.2
 		route del default
 		-6 route del default`)
-	f.Resync()
 	dumps := f.State().Stats.Dumps
+	f.Resync()
 	k.until(eventually, "a full comparison", func() bool { return f.State().Stats.Dumps > dumps })
 	if got := k.clusterLines(); got != want || f.State().Stats.Messages != sent {
 		t.Errorf("%d messages more, and\n%s\nwant none, and\n%s", f.State().Stats.Messages-sent, got, want)

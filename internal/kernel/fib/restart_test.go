@@ -308,6 +308,7 @@ func TestConfigureInPlace(t *testing.T) {
 	f.Synced()
 	f.Apply(pod("cali1"))
 	k.wait(f, "cali1")
+	k.compared(f)
 	if got := strings.Count(k.ip("route"), "tap1"); got != 2 {
 		t.Fatalf("%d foreign routes left, want 2", got)
 	}

@@ -68,6 +68,7 @@ func TestModeChangeReplacesTheRoute(t *testing.T) {
 	tunnelled := []plan.Route{tunnel("192.168.98.0/26", "10.0.0.9", "tunl0"), tunnel("fd98::/122", "fd77::9", "tunl0")}
 	f.Apply(plan.Delta{PutRoutes: plain})
 	k.wait(f, "", plain...)
+	k.compared(f)
 	events := k.monitor()
 
 	f.Apply(plan.Delta{PutRoutes: tunnelled}) // before the device is there

@@ -15,10 +15,8 @@ import (
 )
 
 const (
-	healed     = 4 * time.Second // the contract for repairs is a second; this machine does much else
-	eventually = 10 * time.Second
-	// legacyHealed is what it takes where nobody tells of changes.
-	legacyHealed = 8 * time.Second
+	healed     = testenv.ByEvent // or by looking often, where nobody tells of changes
+	eventually = testenv.Patience
 )
 
 // host is a namespace with other programs' packet filters.
@@ -126,10 +124,8 @@ func TestIptables(t *testing.T) {
 		t.Run(program, func(t *testing.T) {
 			t.Parallel()
 			h := newHost(t)
-			within := healed
 			if strings.HasSuffix(program, "legacy") {
 				testenv.Need(t, program)
-				within = legacyHealed
 			}
 			h.do(program + " -w -P FORWARD ACCEPT\n" + program + " -w -A FORWARD -i docker0 -j ACCEPT\n" + program + " -w -A INPUT -i lo -j ACCEPT\n" +
 				program + " -w -N USER\n" + program + " -w -A USER -p tcp --dport 9 -j DROP\n" + program + " -w -A OUTPUT -j USER")
@@ -147,7 +143,7 @@ func TestIptables(t *testing.T) {
 				{"-A USER -j DROP", "-P FORWARD ACCEPT\n" + gates4 + "\n-g USER"},
 			} {
 				h.do(program + " -w " + step.do)
-				h.until(within, step.do, func() string { return h.saved(program) }, step.want)
+				h.until(healed, step.do, func() string { return h.saved(program) }, step.want)
 			}
 			if got := h.do(program + " -w -S INPUT\n" + program + " -w -S OUTPUT\n" + program + " -w -S USER"); got !=
 				"-P INPUT ACCEPT\n-A INPUT -i lo -j ACCEPT\n-P OUTPUT ACCEPT\n-A OUTPUT -j USER\n-N USER\n-A USER -p tcp -m tcp --dport 9 -j DROP\n-A USER -j DROP\n" {

@@ -20,7 +20,7 @@ import (
 	"github.com/weft-net/weft/internal/testenv"
 )
 
-const eventually = 20 * time.Second
+const eventually = testenv.Patience
 
 // host is a node with a pod behind it. Node n has 192.168.9.n on the underlay,
 // 10.65.n.0 on the device and its pod is 10.65.n.2.

@@ -16,7 +16,7 @@ import (
 	"github.com/weft-net/weft/internal/testenv"
 )
 
-const eventually = 10 * time.Second
+const eventually = testenv.Patience
 
 // host is a namespace whose rules log UDP to and from ports 7000 to 7999.
 type host struct {

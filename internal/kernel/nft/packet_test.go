@@ -32,7 +32,7 @@ func (k kernel) sendUDP(to string) {
 func connect(ns *testenv.Namespace, to, want string) string {
 	wait := 300 * time.Millisecond
 	if want != "timeout" {
-		wait = 5 * time.Second // the first packet may find no neighbour
+		wait = eventually
 	}
 	var c net.Conn
 	err := ns.Do(func() (err error) {

@@ -210,7 +210,7 @@ func arrives(t *testing.T, src *testenv.Namespace, from string, dst *testenv.Nam
 		t.Fatal(err)
 	}
 	send := func(n int) error { _, err := out.WriteTo(make([]byte, n), in.LocalAddr()); return err }
-	for deadline := time.Now().Add(5 * time.Second); !errors.Is(send(largest+1), unix.EMSGSIZE); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(testenv.Patience); !errors.Is(send(largest+1), unix.EMSGSIZE); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%s to %s: %d bytes and more are never refused", from, to, largest+1)
 		}
@@ -218,7 +218,7 @@ func arrives(t *testing.T, src *testenv.Namespace, from string, dst *testenv.Nam
 	if err := send(largest); err != nil {
 		t.Fatalf("%s to %s: send %d bytes: %v", from, to, largest, err)
 	}
-	if err := in.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+	if err := in.SetReadDeadline(time.Now().Add(testenv.Patience)); err != nil {
 		t.Fatal(err)
 	}
 	if n, _, err := in.ReadFrom(make([]byte, 2000)); err != nil || n != largest {
@@ -229,7 +229,7 @@ func arrives(t *testing.T, src *testenv.Namespace, from string, dst *testenv.Nam
 // sleeper runs a process in ns until the test ends, and returns its number.
 func sleeper(t *testing.T, ns *testenv.Namespace) int {
 	t.Helper()
-	cmd := exec.Command("sleep", "60")
+	cmd := exec.Command("sleep", "600")
 	if err := ns.Start(cmd); err != nil {
 		t.Fatal(err)
 	}

@@ -40,7 +40,7 @@ func (r *running) key(t *testing.T) plan.PublicKey {
 	select {
 	case k := <-r.keys:
 		return k
-	case <-time.After(30 * time.Second):
+	case <-time.After(testenv.Patience):
 		t.Fatalf("no key: %v", r.Problems())
 		return plan.PublicKey{}
 	}
@@ -49,7 +49,7 @@ func (r *running) key(t *testing.T) plan.PublicKey {
 // until waits for the kernel to have a number of peers and prefixes, and gives the device.
 func until(t *testing.T, ns *testenv.Namespace, what string, is func(*state) bool) *state {
 	t.Helper()
-	for end := time.Now().Add(60 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(testenv.Patience); ; time.Sleep(20 * time.Millisecond) {
 		s, err := look(ns, "wg0")
 		if err == nil && is(s) {
 			return s
@@ -175,7 +175,7 @@ func TestVMRefused(t *testing.T) {
 	ns := testenv.Netns(t)
 	problem := func(w *running, want string) {
 		t.Helper()
-		for end := time.Now().Add(60 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		for end := time.Now().Add(testenv.Patience); ; time.Sleep(20 * time.Millisecond) {
 			got := fmt.Sprint(w.Problems())
 			if strings.Contains(got, want) && (want != "" || got == "[]") {
 				return
@@ -233,9 +233,9 @@ func TestVMLarge(t *testing.T) {
 
 func await(t *testing.T, what string, fact func() bool) {
 	t.Helper()
-	for end := time.Now().Add(60 * time.Second); !fact(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(testenv.Patience); !fact(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("not within a minute: %s", what)
+			t.Fatalf("not within %v: %s", testenv.Patience, what)
 		}
 	}
 }
