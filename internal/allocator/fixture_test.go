@@ -26,6 +26,7 @@ import (
 	"github.com/weft-net/weft/internal/store"
 	"github.com/weft-net/weft/internal/store/etcd"
 	"github.com/weft-net/weft/internal/store/mem"
+	"github.com/weft-net/weft/internal/testenv"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 )
@@ -163,12 +164,12 @@ func etcdKeys(t *testing.T, raw *clientv3.Client) map[string]json.RawMessage {
 func etcdStore(t *testing.T) (store.Store, *clientv3.Client) {
 	dir := t.TempDir()
 	url := startEtcd(t, dir)
-	st, err := etcd.Open(t.Context(), etcd.Config{Endpoints: []string{url}})
+	st, err := etcd.Open(t.Context(), etcd.Config{Endpoints: []string{url}, Timeout: testenv.Patience})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = st.Close() })
-	raw, err := clientv3.New(clientv3.Config{Endpoints: []string{url}, Logger: zap.NewNop(), DialTimeout: 10 * time.Second})
+	raw, err := clientv3.New(clientv3.Config{Endpoints: []string{url}, Logger: zap.NewNop(), DialTimeout: testenv.Patience})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,6 +22,7 @@ import (
 	"github.com/weft-net/weft/internal/store/etcd"
 	"github.com/weft-net/weft/internal/store/etcd/server"
 	"github.com/weft-net/weft/internal/store/mem"
+	"github.com/weft-net/weft/internal/testenv"
 )
 
 // Sizes of the property test.
@@ -48,7 +49,7 @@ func TestCrowd(t *testing.T) {
 	t.Parallel()
 	for name, open := range map[string]func(*testing.T) func() store.Store{
 		"mem": func(*testing.T) func() store.Store {
-			s := mem.New()
+			s := patient{mem.New()}
 			return func() store.Store { return s }
 		},
 		"etcd": etcdServer,
@@ -64,12 +65,12 @@ func TestCrowd(t *testing.T) {
 func etcdServer(t *testing.T) func() store.Store {
 	url := startEtcd(t, t.TempDir())
 	return func() store.Store {
-		c, err := etcd.Open(context.Background(), etcd.Config{Endpoints: []string{url}})
+		c, err := etcd.Open(context.Background(), etcd.Config{Endpoints: []string{url}, Timeout: testenv.Patience})
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = c.Close() })
-		return c
+		return patient{c}
 	}
 }
 
@@ -82,6 +83,22 @@ func startEtcd(t *testing.T, dir string) (url string) {
 	}
 	t.Cleanup(s.Stop)
 	return url
+}
+
+// patient is a store that takes its time, as on a slow machine: that a round of the
+// allocator has an end is not what is looked at here.
+type patient struct{ store.Store }
+
+func (p patient) Get(ctx context.Context, key model.Key) (store.Object, error) {
+	return p.Store.Get(context.WithoutCancel(ctx), key)
+}
+
+func (p patient) List(ctx context.Context, kind model.Kind, ns string) ([]store.Object, error) {
+	return p.Store.List(context.WithoutCancel(ctx), kind, ns)
+}
+
+func (p patient) Commit(ctx context.Context, ops ...store.Op) ([]store.Object, error) {
+	return p.Store.Commit(context.WithoutCancel(ctx), ops...)
 }
 
 // errLost is what becomes of a request or an answer on its way.
@@ -220,6 +237,16 @@ func (c *crowd) run() {
 		})
 	}
 	workers.Wait()
+	// Whether the workers had the pools empty is a matter of luck: now all nodes take the
+	// rest, until there is none.
+	for _, n := range c.nodes {
+		workers.Go(func() {
+			for i := 0; c.count("exhausted") == 0; i++ {
+				n.assign(fmt.Sprintf("net.%s-rest-%d", n.name, i))
+			}
+		})
+	}
+	workers.Wait()
 	for _, n := range c.nodes {
 		n.kill()
 	}
@@ -231,6 +258,13 @@ func (c *crowd) run() {
 	}
 	c.checkHeld()
 	c.releaseAll()
+}
+
+// count is how often an outcome occurred.
+func (c *crowd) count(outcome string) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.counts[outcome]
 }
 
 // waitFor returns when the workers have had that many outcomes.
@@ -277,7 +311,7 @@ func (n *crowdNode) assign(handle string) bool {
 		return []store.Op{{Verb: verb, Object: store.New(endpoint(handle, addrs))}}, nil
 	}
 	for {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		ctx, cancel := context.WithTimeout(context.Background(), testenv.Patience)
 		if rand.IntN(20) == 0 {
 			cancel() // a caller that has gone already
 		}
@@ -296,7 +330,7 @@ func (n *crowdNode) assign(handle string) bool {
 		case errors.Is(err, context.Canceled) && !begun:
 			n.note(handle, "not begun", nil)
 			return false
-		case errors.Is(err, allocator.ErrStopped), errors.Is(err, context.Canceled):
+		case errors.Is(err, allocator.ErrStopped), errors.Is(err, context.Canceled), crowdedOut(err):
 		case errors.Is(err, errLost), errors.Is(err, allocator.ErrUnknownOutcome):
 			begun = true
 			if n.note(handle, "lost", nil); rand.IntN(2) == 0 {
@@ -309,6 +343,9 @@ func (n *crowdNode) assign(handle string) bool {
 	}
 }
 
+// crowdedOut reports whether others were faster each time: nothing was changed.
+func crowdedOut(err error) bool { return strings.Contains(err.Error(), "given up after") }
+
 // release frees a handle. The addresses count as free from the moment of asking.
 func (n *crowdNode) release(handle string) {
 	n.crowd.mu.Lock()
@@ -320,7 +357,7 @@ func (n *crowdNode) release(handle string) {
 		case err == nil:
 			n.note(handle, "released", nil)
 			return
-		case errors.Is(err, allocator.ErrStopped):
+		case errors.Is(err, allocator.ErrStopped), crowdedOut(err):
 		case errors.Is(err, errLost), errors.Is(err, allocator.ErrUnknownOutcome):
 			n.note(handle, "lost", nil)
 		default:

@@ -145,7 +145,7 @@ func TestDialling(t *testing.T) {
 				return err
 			})
 			defer unix.Close(sniff)
-			_ = unix.SetsockoptTimeval(sniff, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 20})
+			_ = unix.SetsockoptTimeval(sniff, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: int64(testenv.Patience / time.Second)})
 			startOurs(t, us, "asn=64512 id=10.9.0.1 peer=10.9.0.2,65001"+tt.option)
 			ip := make([]byte, 256) // the SYN, from the IP header on
 			if n, err := unix.Read(sniff, ip); err != nil || n < 40 {

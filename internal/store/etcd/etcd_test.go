@@ -10,6 +10,7 @@ import (
 	"github.com/weft-net/weft/internal/store/etcd"
 	"github.com/weft-net/weft/internal/store/etcd/server"
 	"github.com/weft-net/weft/internal/store/storetest"
+	"github.com/weft-net/weft/internal/testenv"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
@@ -30,7 +31,7 @@ func serve(t testing.TB, dir string) (url string, stop func()) {
 // open connects a store to the endpoints.
 func open(t testing.TB, endpoints ...string) *etcd.Store {
 	t.Helper()
-	s, err := etcd.Open(t.Context(), etcd.Config{Endpoints: endpoints})
+	s, err := etcd.Open(t.Context(), etcd.Config{Endpoints: endpoints, Timeout: testenv.Patience})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +44,7 @@ func client(t testing.TB, url string) *clientv3.Client {
 	t.Helper()
 	soon := grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: 10 * time.Millisecond, Multiplier: 1, MaxDelay: 10 * time.Millisecond}}
 	c, err := clientv3.New(clientv3.Config{
-		Endpoints: []string{url}, Logger: zap.NewNop(), DialTimeout: 10 * time.Second,
+		Endpoints: []string{url}, Logger: zap.NewNop(), DialTimeout: testenv.Patience,
 		DialOptions: []grpc.DialOption{grpc.WithConnectParams(soon)},
 	})
 	if err != nil {

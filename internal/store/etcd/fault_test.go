@@ -28,6 +28,7 @@ import (
 	"github.com/weft-net/weft/internal/store/etcd"
 	"github.com/weft-net/weft/internal/store/etcd/server"
 	"github.com/weft-net/weft/internal/store/storetest"
+	"github.com/weft-net/weft/internal/testenv"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc"
@@ -119,7 +120,7 @@ func TestBadEndpoints(t *testing.T) {
 				s.Close()
 				t.Fatal("opened")
 			}
-			if took := time.Since(begun); took > 6*time.Second {
+			if took := time.Since(begun); took > testenv.Patience {
 				t.Errorf("took %v", took)
 			}
 			good := tt.want == "" && !strings.Contains(err.Error(), "\n")
@@ -296,17 +297,14 @@ func TestGoneWhileOpen(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	endpoint, stop := serve(t, dir)
-	s, err := etcd.Open(t.Context(), etcd.Config{Endpoints: []string{endpoint}, Timeout: time.Second})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
+	s := open(t, endpoint)
 	stop()
-	begun := time.Now()
-	_, err = s.Get(t.Context(), model.Cluster{}.Key())
+	soon, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	_, err := s.Get(soon, model.Cluster{}.Key())
 	want := "ClusterInformation/default: etcd: " + endpoint + ": no such file or directory"
-	if err == nil || err.Error() != want || errors.Is(err, store.ErrRefused) || time.Since(begun) > 4*time.Second {
-		t.Errorf("after %v:\n got %v\nwant %s", time.Since(begun), err, want)
+	if err == nil || err.Error() != want || errors.Is(err, store.ErrRefused) {
+		t.Errorf("\n got %v\nwant %s", err, want)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -390,7 +388,7 @@ func TestLeaderChange(t *testing.T) {
 	}
 	heard := func(want uint64) {
 		t.Helper()
-		limit := time.After(60 * time.Second)
+		limit := time.After(testenv.Patience)
 		var last uint64
 		for last < want {
 			select {
@@ -427,14 +425,11 @@ func TestLeaderChange(t *testing.T) {
 	if _, err := s.List(t.Context(), model.KindIPAMBlock, ""); err != nil {
 		t.Error(fmt.Errorf("with one member down: %w", err))
 	}
-	impatient, err := etcd.Open(t.Context(), etcd.Config{Endpoints: endpoints, Timeout: time.Second})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer impatient.Close()
 	running["b"].Etcd().Server.HardStop()
 	running["b"].Stop()
-	_, err = impatient.Get(t.Context(), model.Cluster{}.Key())
+	soon, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	_, err := s.Get(soon, model.Cluster{}.Key())
 	if err == nil || !strings.HasSuffix(err.Error(), ": no answer in time, though it listens: have the members a leader?") {
 		t.Errorf("with two members down: %v", err)
 	}

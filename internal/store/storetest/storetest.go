@@ -25,6 +25,7 @@ import (
 	v3 "github.com/weft-net/weft/api/v3"
 	"github.com/weft-net/weft/internal/model"
 	"github.com/weft-net/weft/internal/store"
+	"github.com/weft-net/weft/internal/testenv"
 )
 
 // Target is an empty store under test.
@@ -209,7 +210,7 @@ func describe(b model.Batch) string {
 // until waits until what was delivered satisfies ok.
 func (w *watched) until(what string, ok func(world model.World, log []string) bool) {
 	w.t.Helper()
-	limit := time.After(60 * time.Second)
+	limit := time.After(testenv.Patience)
 	for {
 		w.mu.Lock()
 		good, log := ok(w.world, w.log), slices.Clone(w.log)
