@@ -228,7 +228,7 @@ func honoured(field string) bool {
 		"wireguardEnabled", "wireguardEnabledV6", "wireguardHostEncryptionEnabled", "wireguardListeningPort",
 		"wireguardListeningPortV6", "wireguardInterfaceName", "wireguardInterfaceNameV6", "wireguardMTU", "wireguardMTUV6",
 		"wireguardRoutingRulePriority", "wireguardKeepAlive", "wireguardThreadingEnabled", "wireguardCleartext",
-		"natPortRange", "natOutgoingAddress", "natOutgoingExclusions", "iptablesNATOutgoingInterfaceFilter":
+		"natPortRange", "natOutgoingAddress", "natOutgoingExclusions", "iptablesNATOutgoingInterfaceFilter", "floatingIPs":
 		// programClusterRoutes is not among them: weft has one writer of routes, so there is
 		// nothing to choose, and who sets it is told so.
 		return true

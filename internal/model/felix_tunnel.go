@@ -100,6 +100,7 @@ func parseNAT(e *first, s *v3.FelixConfigurationSpec) NATConfig {
 		Addr:         try(e, addr, "spec.natOutgoingAddress", s.NATOutgoingAddress),
 		ExcludeHosts: isWord(e, "spec.natOutgoingExclusions", s.NATOutgoingExclusions, "IPPoolsAndHostIPs", "IPPoolsOnly"),
 		Link:         s.IptablesNATOutgoingInterfaceFilter,
+		FloatingIPs:  enabled(e, "spec.floatingIPs", s.FloatingIPs),
 	}
 	if p := s.NATPortRange; p != nil {
 		n.FirstPort, n.LastPort = p.Min, p.Max
@@ -158,6 +159,7 @@ func (c NATConfig) Over(weaker NATConfig) NATConfig {
 	or(&c.Addr, weaker.Addr)
 	or(&c.ExcludeHosts, weaker.ExcludeHosts)
 	or(&c.Link, weaker.Link)
+	or(&c.FloatingIPs, weaker.FloatingIPs)
 	return c
 }
 
@@ -167,4 +169,10 @@ func or[T comparable](field *T, v T) {
 	if *field == zero {
 		*field = v
 	}
+}
+
+// enabled reads a word that is Enabled or Disabled, in any case; empty is Disabled.
+func enabled(e *first, field, text string) bool {
+	b := isWord(e, field, text, "Enabled", "Disabled")
+	return b != nil && *b
 }

@@ -93,6 +93,8 @@ type Endpoint struct {
 	Ports     []NamedPort
 	// SourcePrefixes are what it may send from beside Addrs; masked.
 	SourcePrefixes []netip.Prefix
+	FloatingIPs    []FloatingIP
+	QoS            QoS
 }
 
 // Key implements [Value].
@@ -323,4 +325,7 @@ type NATConfig struct {
 	Addr                netip.Addr // natOutgoingAddress; zero: masquerade
 	ExcludeHosts        *bool      // natOutgoingExclusions IPPoolsAndHostIPs; nil: false
 	Link                string     // iptablesNATOutgoingInterfaceFilter: only out of this interface ("eth+": those that begin so); empty: any
+	// FloatingIPs: those of endpoints lead to them. Any configuration of a node can say
+	// so: every stored one has the default, Disabled, and so can't mean it.
+	FloatingIPs bool
 }
