@@ -102,6 +102,21 @@ func New(st store.Store, node string, now func() time.Time) *Allocator {
 	}
 }
 
+// NewVirtual makes an allocator for a virtual owner of blocks, which is no node: such
+// as load-balancer, for the addresses of services. There must be one at a time in the
+// cluster, since it gives up its empty blocks at once.
+func NewVirtual(st store.Store, owner string, now func() time.Time) *Allocator {
+	a := New(st, owner, now)
+	a.loop.virtual = true
+	return a
+}
+
+// GiveUpEmpty deletes a block that is empty and unchanged since sequence, with its
+// owner's claim: see [ipam.View.GiveUpEmpty].
+func (a *Allocator) GiveUpEmpty(ctx context.Context, cidr netip.Prefix, sequence uint64) error {
+	return a.do(ctx, &call{decide: func(v *ipam.View) (ipam.Change, error) { return v.GiveUpEmpty(cidr, sequence) }})
+}
+
 // Run serves requests until ctx ends, and returns its cause. It is called once.
 func (a *Allocator) Run(ctx context.Context) error {
 	defer close(a.done)
@@ -159,6 +174,14 @@ func (a *Allocator) Release(ctx context.Context, handle string, extra ...store.O
 		decide:  func(v *ipam.View) (ipam.Change, error) { return v.Release(handle) },
 		extra:   func([]ipam.Assigned) ([]store.Op, error) { return extra, nil },
 	}
+	err := a.do(ctx, c)
+	return c.released, err
+}
+
+// ReleaseSeen frees all addresses of a handle if it holds nothing but seen, and that
+// since then. It returns what was freed. Errors: ipam.ErrChanged and those of Release.
+func (a *Allocator) ReleaseSeen(ctx context.Context, handle string, seen []ipam.Assignment) ([]netip.Addr, error) {
+	c := &call{decide: func(v *ipam.View) (ipam.Change, error) { return v.ReleaseSeen(handle, seen) }}
 	err := a.do(ctx, c)
 	return c.released, err
 }

@@ -32,8 +32,7 @@ func (k *known) forget() {
 
 // shrink keeps what pays off to remember between rounds: the node's own blocks,
 // and the handles in them.
-func (k *known) shrink(node string) {
-	owner := model.HostAffinity(node)
+func (k *known) shrink(owner model.Affinity) {
 	for cidr, b := range k.view.Blocks {
 		if b.Owner != owner {
 			delete(k.view.Blocks, cidr)
@@ -49,7 +48,7 @@ func (k *known) shrink(node string) {
 			}
 		}
 	}
-	own := string(owner.Type) + "/" + node + "/"
+	own := string(owner.Type) + "/" + owner.Node + "/"
 	for key := range k.objects {
 		if key.Kind == model.KindBlockAffinity && !strings.HasPrefix(key.Name, own) {
 			delete(k.objects, key)
@@ -116,7 +115,7 @@ func (k *known) unusable(key model.Key) error {
 
 // readAll learns every block and affinity. Handles are not listed, there are
 // too many; those that are known stay.
-func (k *known) readAll(ctx context.Context, st store.Store, node string) error {
+func (k *known) readAll(ctx context.Context, st store.Store, owner model.Affinity) error {
 	handles, objects, old := k.view.Handles, k.objects, k.view
 	k.forget()
 	k.view.Name, k.view.Now = old.Name, old.Now
@@ -130,7 +129,7 @@ func (k *known) readAll(ctx context.Context, st store.Store, node string) error 
 	}
 	k.view.Claims = map[netip.Prefix]bool{}
 	for _, a := range k.affinities() {
-		if a.State == model.AffinityPending && a.Owner != model.HostAffinity(node) {
+		if a.State == model.AffinityPending && a.Owner != owner {
 			k.view.Claims[a.CIDR] = true
 		}
 	}

@@ -14,10 +14,11 @@ import (
 
 // loop is what the one goroutine of an Allocator works with.
 type loop struct {
-	store store.Store
-	node  string
-	now   func() time.Time
-	known known
+	store   store.Store
+	node    string
+	virtual bool // node is the name of a virtual owner
+	now     func() time.Time
+	known   known
 }
 
 // round is one go of the loop: the calls that are not answered yet.
@@ -46,7 +47,7 @@ func (l *loop) round(ctx context.Context, s *settings, calls []*call) []*call {
 		l.known.forget() // what was written is not known
 		return r.late
 	}
-	l.known.shrink(l.node)
+	l.known.shrink(l.owner())
 	return r.late
 }
 
@@ -83,7 +84,7 @@ func (r *round) run(ctx context.Context, s *settings) error {
 
 // begin brings what is known up to the needs of the round.
 func (r *round) begin(ctx context.Context, s *settings) error {
-	r.known.view.Name, r.known.view.Now = r.node, r.now()
+	r.known.view.Name, r.known.view.Virtual, r.known.view.Now = r.node, r.virtual, r.now()
 	switch {
 	case !r.known.loaded && r.node != "":
 		if err := r.refresh(ctx); err != nil {
@@ -109,7 +110,11 @@ func (r *round) begin(ctx context.Context, s *settings) error {
 }
 
 func (r *round) readSettings(ctx context.Context) error {
-	s, err := readSettings(ctx, r.store, r.node, r.told)
+	node := r.node
+	if r.virtual {
+		node = "" // there is no record of it
+	}
+	s, err := readSettings(ctx, r.store, node, r.told)
 	if err == nil {
 		r.apply(s)
 	}
@@ -119,11 +124,22 @@ func (r *round) readSettings(ctx context.Context) error {
 func (r *round) apply(s *settings) {
 	v := &r.known.view
 	v.Node, v.Config, v.Pools, v.BadPools, v.Reserved = s.node, s.config, s.pools, s.badPools, s.reserved
+	if r.virtual {
+		v.Node = &model.Node{Name: r.node} // selected by all(), as pools for services must say
+	}
+}
+
+// owner is whose blocks the loop may use.
+func (l *loop) owner() model.Affinity {
+	if l.virtual {
+		return model.Affinity{Type: model.AffinityVirtual, Node: l.node}
+	}
+	return model.HostAffinity(l.node)
 }
 
 // refresh reads everything that decisions depend on.
 func (r *round) refresh(ctx context.Context) error {
-	if err := r.known.readAll(ctx, r.store, r.node); err != nil {
+	if err := r.known.readAll(ctx, r.store, r.owner()); err != nil {
 		return err
 	}
 	if err := r.readSettings(ctx); err != nil {

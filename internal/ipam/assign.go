@@ -244,6 +244,9 @@ func (d *draft) nextIdle(p model.Pool, busy func(netip.Prefix) bool) (netip.Pref
 
 // mayClaim says why the node may claim no further block of the family, if so.
 func (d *draft) mayClaim(v6 bool) error {
+	if d.Virtual { // these limits are for nodes
+		return nil
+	}
 	if !d.Config.AutoAllocateBlocks {
 		return ErrNoAutoAllocate
 	}

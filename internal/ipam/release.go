@@ -75,6 +75,55 @@ func (v *View) ReleaseAddr(a netip.Addr, check Check) (Change, error) {
 	return c, nil
 }
 
+// Assignment is one address as somebody saw it assigned.
+type Assignment struct {
+	Addr     netip.Addr
+	Block    netip.Prefix // that it lies in
+	Sequence uint64       // of the assignment ([model.Block.SequenceOf])
+}
+
+// ReleaseSeen is Release if the handle holds nothing but what seen has, and that since
+// then; what it has given back meanwhile is no matter. Errors: *NeedError, ErrChanged.
+func (v *View) ReleaseSeen(handle string, seen []Assignment) (Change, error) {
+	if v.unsure(handle) {
+		return Change{}, &NeedError{model.HandleKey(handle)}
+	}
+	d := v.draft()
+	blocks := maps.Clone(v.Handles[handle].Blocks)
+	if blocks == nil {
+		blocks = map[netip.Prefix]int{}
+	}
+	sequence := map[netip.Addr]uint64{}
+	for _, a := range seen {
+		blocks[a.Block], sequence[a.Addr] = 0, a.Sequence
+	}
+	var released []netip.Addr
+	for _, cidr := range slices.SortedFunc(maps.Keys(blocks), netip.Prefix.Compare) {
+		if err := d.need(cidr); err != nil {
+			return Change{}, err
+		}
+		b, ok := d.block(cidr)
+		if !ok {
+			continue
+		}
+		if len(b.Allocations) == 0 {
+			return Change{}, fmt.Errorf("ipam: release %s: block %v: %w", handle, cidr, ErrUnusable)
+		}
+		for _, a := range Held(b, handle) {
+			if was, ok := sequence[a]; !ok || was != b.SequenceOf[ordinal(cidr, a)] {
+				return Change{}, fmt.Errorf("ipam: release %s: %v: %w", handle, a, ErrChanged)
+			}
+		}
+		if after, addrs := ReleaseHandle(b, handle, v.Config.Cooldown, v.Now); len(addrs) > 0 {
+			d.keepOrDrop(after)
+			released = append(released, addrs...)
+		}
+	}
+	c := d.finish(handle, nil)
+	c.Released = released
+	return c, nil
+}
+
 // keepOrDrop puts a block from which addresses were released, or gives it up
 // when it is empty and nobody would use it again: it has no owner, its pool is
 // gone, or the pool does not select the owner any more.
@@ -91,10 +140,11 @@ func (d *draft) keepOrDrop(b model.Block) {
 }
 
 // useless reports whether the block's owner would take no address from it.
-// What another node's labels are is not known, so its blocks are left to it.
+// What another node's labels are is not known, so its blocks are left to it. A
+// virtual owner keeps no empty blocks: it has them to itself, and claims anew.
 func (d *draft) useless(b model.Block) bool {
 	if b.Owner.Type == model.AffinityVirtual {
-		return false
+		return b.Owner == d.owner()
 	}
 	var in []model.Pool
 	for _, p := range d.Pools {
@@ -140,6 +190,19 @@ func (v *View) Tidy(affinities []model.BlockAffinity) Change {
 		}
 	}
 	return d.change()
+}
+
+// GiveUpEmpty deletes the block cidr with its owner's claim, if it is as it was when
+// its Sequence was that, and empty. No such block is no error. Errors: *NeedError,
+// ErrUnusable, and ErrChanged when it has changed or has addresses in use.
+func (v *View) GiveUpEmpty(cidr netip.Prefix, sequence uint64) (Change, error) {
+	if b, ok := v.Blocks[cidr]; ok && len(b.Allocations) > 0 {
+		thawed := Thaw(b, v.Config.Cooldown, v.Now)
+		if b.Sequence != sequence || InUse(thawed) > 0 {
+			return Change{}, fmt.Errorf("ipam: give up block %v: %w", cidr, ErrChanged)
+		}
+	}
+	return v.GiveUp(cidr)
 }
 
 // GiveUp takes the block cidr from its owner: an empty one is deleted, another

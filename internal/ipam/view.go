@@ -16,6 +16,7 @@ import (
 // and slices are only read.
 type View struct {
 	Name     string      // of the node that decides
+	Virtual  bool        // Name is no node but a virtual owner of blocks, such as load-balancer; Node is made up then
 	Node     *model.Node // nil: not in the datastore
 	Config   model.IPAMConfig
 	Pools    []model.Pool // all, in any order
@@ -161,8 +162,13 @@ func (d *draft) sorted(want func(model.Block) bool) []netip.Prefix {
 	return slices.SortedFunc(maps.Keys(names), func(a, b netip.Prefix) int { return cmp.Compare(names[a], names[b]) })
 }
 
-// owner is the affinity of the view's node.
-func (v *View) owner() model.Affinity { return model.HostAffinity(v.Name) }
+// owner is the affinity of the view's node or virtual owner.
+func (v *View) owner() model.Affinity {
+	if v.Virtual {
+		return model.Affinity{Type: model.AffinityVirtual, Node: v.Name}
+	}
+	return model.HostAffinity(v.Name)
+}
 
 // assigned describes an address that a request has.
 func (d *draft) assigned(a netip.Addr, block model.Block) Assigned {

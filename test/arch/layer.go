@@ -44,7 +44,10 @@ func places() map[string]Layer {
 		"internal/peering": Deciders,
 		"internal/bgp":     Deciders,
 
-		"internal/path":      Deciders,
+		"internal/path":         Deciders,
+		"internal/control/leak": Deciders,
+		"internal/control/want": Deciders,
+
 		"internal/wireguard": Deciders,
 
 		"internal/kube":      Doors,

@@ -34,6 +34,7 @@ import (
 // Store is a connection to an etcd cluster. It is safe for concurrent use.
 type Store struct {
 	*kv.Store
+	db *db
 }
 
 // Open connects to the cluster and makes sure that it answers. It returns within
@@ -72,7 +73,7 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	if err != nil {
 		return nil, d.explain(ctx, err)
 	}
-	s := &Store{kv.New(d, time.Now, kv.DefaultBackoff())}
+	s := &Store{kv.New(d, time.Now, kv.DefaultBackoff()), d}
 	if _, err := s.Ready(ctx); err != nil {
 		return nil, errors.Join(unwrapAll(err), client.Close())
 	}

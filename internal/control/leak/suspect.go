@@ -1,0 +1,82 @@
+package leak
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/weft-net/weft/internal/model"
+)
+
+// sort is what a holder of addresses is.
+type sort uint8
+
+const (
+	sortOther sort = iota // not ours to judge
+	sortPod
+	sortNode // a node's tunnel, or what Windows reserves on a node
+)
+
+// windowsHandle holds the addresses of each block that Windows keeps for itself.
+const windowsHandle = "windows-reserved-ipam-handle"
+
+// sortOf tells what holds an address, and which pod. A holder that is described in
+// words that are not known here is not ours to judge: virtual machines keep addresses
+// without a pod.
+func sortOf(a model.Attribute) (sort, PodName) {
+	if a.Handle == windowsHandle || strings.HasSuffix(a.Secondary["type"], "TunnelAddress") {
+		return sortNode, PodName{}
+	}
+	pod := PodName{a.Secondary["namespace"], a.Secondary["pod"]}
+	if pod.Namespace == "" || pod.Name == "" || len(a.AlternateOwner) > 0 {
+		return sortOther, PodName{}
+	}
+	for key := range a.Secondary {
+		switch key {
+		case "namespace", "pod", "node", "timestamp":
+		default:
+			return sortOther, PodName{}
+		}
+	}
+	return sortPod, pod
+}
+
+// hostOf is the node that owns the block; empty: none.
+func hostOf(b model.Block) string {
+	if b.Owner.Type == model.AffinityHost {
+		return b.Owner.Node
+	}
+	return ""
+}
+
+// Evidence is the answer of live reads about a suspect: not from a cache, and not from
+// a list.
+type Evidence struct {
+	NodeExists bool // of the suspect's node; true where nobody was asked
+	Pod        *Pod // the suspect's; nil: there is none
+}
+
+// Dead reports whether the suspect's addresses are without owner by what was read just
+// now. What had no grace because its node was gone gets it if the node is there.
+func (s Suspect) Dead(e Evidence) bool {
+	if s.NodeGone && e.NodeExists {
+		return false
+	}
+	if s.Pod == (PodName{}) {
+		return s.NodeGone
+	}
+	return e.Pod == nil || s.dead(*e.Pod)
+}
+
+// dead reports whether p, the pod by the suspect's name, has none of its addresses. A
+// pod of which no address is known may have any.
+func (s Suspect) dead(p Pod) bool {
+	switch {
+	case p.Ended:
+		return true
+	case len(p.Addrs) == 0:
+		return false
+	case p.Container != "" && strings.HasSuffix(s.Handle, "."+p.Container):
+		return false
+	}
+	return !slices.ContainsFunc(s.Held, func(h Held) bool { return slices.Contains(p.Addrs, h.Addr) })
+}
