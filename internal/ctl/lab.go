@@ -60,7 +60,11 @@ func (f *labFlags) spec(file, cni string) (lab.Spec, error) {
 	if cni, err = filepath.Abs(cni); err != nil {
 		return lab.Spec{}, fmt.Errorf("lab: %w", err)
 	}
-	s := lab.Spec{Name: f.name, Dir: dir, File: file, Executable: exe, CNI: cni, Environ: f.p.Environ}
+	patience, err := lab.ParsePatience(f.p.Getenv("WEFT_LAB_PATIENCE"))
+	if err != nil {
+		return lab.Spec{}, &UsageError{err}
+	}
+	s := lab.Spec{Name: f.name, Dir: dir, File: file, Executable: exe, CNI: cni, Environ: f.p.Environ, Patience: patience}
 	switch file {
 	case "":
 		s.File, s.Topology = "quickstart.yaml", examples.Quickstart

@@ -42,6 +42,9 @@ func (h *holder) check(ctx context.Context, progress func(format string, args ..
 	return &r
 }
 
+// patient is a time as long as the machine needs it.
+func (u *upRequest) patient(d time.Duration) time.Duration { return d * time.Duration(u.Patience) }
+
 // describe is an expectation in words.
 func describe(e topology.Expectation) string {
 	words := func(refs []string) string { return strings.Join(refs, ", ") }
@@ -78,7 +81,8 @@ func describe(e topology.Expectation) string {
 // expect waits until e is true, or its time is over.
 func (h *holder) expect(ctx context.Context, e topology.Expectation) Result {
 	start := time.Now()
-	ctx, cancel := context.WithTimeoutCause(ctx, e.Within, fmt.Errorf("not within %v", e.Within))
+	within := h.patient(e.Within)
+	ctx, cancel := context.WithTimeoutCause(ctx, within, fmt.Errorf("not within %v", within))
 	defer cancel()
 	var err error
 	switch {
@@ -127,7 +131,7 @@ func (h *holder) reachable(ctx context.Context, p topology.Pair) error {
 
 // unreachable tries every way of the pair until it stays without an answer.
 func (h *holder) unreachable(ctx context.Context, p topology.Pair) error {
-	return h.eachPair(ctx, p, atOnce, func(ctx context.Context, w way) error { return reachesNot(ctx, w) })
+	return h.eachPair(ctx, p, atOnce, func(ctx context.Context, w way) error { return reachesNot(ctx, w, h.patient(quietWait)) })
 }
 
 // way is one direction between two things, of one family, and what is asked.
@@ -317,11 +321,11 @@ func persist(ctx context.Context, try func() error) error {
 	}
 }
 
-// reachesNot tries until some requests in a row stay without an answer.
-func reachesNot(ctx context.Context, w way) error {
+// reachesNot tries until some requests in a row stay without an answer for a time each.
+func reachesNot(ctx context.Context, w way, wait time.Duration) error {
 	quiet := 0
 	for {
-		if err := w.ask(ctx, quietWait, rand.Uint64()); err != nil {
+		if err := w.ask(ctx, wait, rand.Uint64()); err != nil {
 			quiet++
 		} else {
 			quiet = 0

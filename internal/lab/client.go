@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -26,6 +27,24 @@ type Spec struct {
 	Executable string   // weft itself, as an absolute path
 	CNI        string   // weft-cni
 	Environ    []string // of the caller; a few variables of it are passed on
+	// Patience is by what all times that the lab gives are multiplied: those of
+	// expectations, of starts and of ends. 0 is the same as 1.
+	Patience int
+}
+
+// MaxPatience is the largest Patience that ParsePatience takes.
+const MaxPatience = 1000
+
+// ParsePatience reads a Patience; empty is 1.
+func ParsePatience(text string) (int, error) {
+	if text == "" {
+		return 1, nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 || n > MaxPatience {
+		return 0, fmt.Errorf("lab: WEFT_LAB_PATIENCE=%q: must be a whole number from 1 to %d", text, MaxPatience)
+	}
+	return n, nil
 }
 
 // Lab is a lab that is up, as seen from outside of it.
@@ -39,8 +58,8 @@ type Lab struct {
 // HoldCommand is the argument list with which weft must call [Hold].
 func HoldCommand() []string { return []string{"lab", "hold"} }
 
-// goingDown is the longest that `lab up` waits for a lab that is going down.
-const goingDown = 10 * time.Second
+// goingDown is the longest that is waited for a lab that is going down.
+const goingDown = time.Minute
 
 // Up makes a lab and returns when every node serves and every pod is attached. On
 // an error, and when ctx ends first, nothing is left. With lease the lab ends with
@@ -70,6 +89,7 @@ func Up(ctx context.Context, s Spec, lease bool, progress func(step string)) (*L
 	err = conn.ask(request{Verb: verbUp, Up: &upRequest{
 		Name: s.Name, Dir: s.Dir, File: s.File, Topology: s.Topology,
 		Executable: s.Executable, CNI: s.CNI, Environ: passedOn(s.Environ), Lease: lease,
+		Patience: max(s.Patience, 1),
 	}})
 	var last reply
 	if err == nil {
@@ -114,7 +134,7 @@ func (l *Lab) Close() {
 	}()
 	select {
 	case <-done:
-	case <-time.After(10 * time.Second):
+	case <-time.After(goingDown):
 		_ = l.holder.Process.Kill()
 		<-done
 	}

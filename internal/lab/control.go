@@ -47,6 +47,7 @@ type upRequest struct {
 	CNI        string   `json:"cni"`        // weft-cni
 	Environ    []string `json:"environ"`    // for everything that is started
 	Lease      bool     `json:"lease"`      // the lab ends with the connection
+	Patience   int      `json:"patience"`   // what times are multiplied by; at least 1
 }
 
 type execRequest struct {

@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 
@@ -60,9 +61,8 @@ func vxlanEnd(local, node string, own, remote int) string {
 		fmt.Sprintf("bridge fdb add 66:00:00:00:00:0%d dev vx dst %s && ip route add 192.168.%d.0/24 via 192.168.%d.250 dev vx onlink", remote, node, remote, remote)
 }
 
-// checked brings a lab of fakes up, prepares it, and returns what came of its expectations,
-// one line each: empty, or why not.
-func checked(t *testing.T, topology string, prepare map[string]string, expect ...string) []string {
+// prepared brings a lab of fakes up, and prepares it.
+func prepared(t *testing.T, topology string, prepare map[string]string, expect ...string) lab.Dir {
 	t.Helper()
 	testenv.Need(t, "ip", "bridge", "nft")
 	d := up(t, spec(t, topology+"expect:\n- "+strings.Join(expect, "\n- ")+"\n"), true).Dir
@@ -71,9 +71,10 @@ func checked(t *testing.T, topology string, prepare map[string]string, expect ..
 			t.Fatalf("%s: %s: exit code %d: %s", target, script, code, out)
 		}
 	}
-	return reasons(t, d)
+	return d
 }
 
+// reasons is what comes of a lab's expectations, one line each: empty, or why not.
 func reasons(t *testing.T, d lab.Dir) []string {
 	t.Helper()
 	report, err := d.Check(t.Context(), nil)
@@ -170,18 +171,30 @@ func TestExpectations(t *testing.T) {
 	}
 }
 
-// compare checks expectations, each with a regular expression of why it fails.
+// compare checks expectations, each with a regular expression of why it fails. They are
+// given their time again where one was too short for the machine to find that out.
 func compare(t *testing.T, topology string, prepare, expect map[string]string) {
 	t.Helper()
 	var all []string
 	for e := range expect {
 		all = append(all, e)
 	}
-	for i, got := range checked(t, topology, prepare, all...) {
-		want := expect[all[i]]
-		if (want == "") != (got == "") || !regexp.MustCompile(want).MatchString(got) {
-			t.Errorf("%s:\ngot  %s\nwant %s", all[i], got, want)
+	d := prepared(t, topology, prepare, all...)
+	for end := time.Now().Add(testenv.Patience); ; {
+		wrong := ""
+		for i, got := range reasons(t, d) {
+			want := expect[all[i]]
+			if (want == "") != (got == "") || !regexp.MustCompile(want).MatchString(got) {
+				wrong += fmt.Sprintf("%s:\ngot  %s\nwant %s\n", all[i], got, want)
+			}
 		}
+		if wrong == "" {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatal(wrong)
+		}
+		t.Logf("once more, after:\n%s", wrong)
 	}
 }
 

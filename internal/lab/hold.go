@@ -151,7 +151,7 @@ func (h *holder) startRouters(ctx context.Context) error {
 		if err := h.startMachine(r); err != nil {
 			return err
 		}
-		return r.awaitReady(ctx)
+		return r.awaitReady(ctx, h.patient(readyWithin))
 	})
 }
 
@@ -164,7 +164,7 @@ func (h *holder) startNodes(ctx context.Context) error {
 		if err := h.startMachine(n); err != nil {
 			return err
 		}
-		if err := n.awaitReady(ctx); err != nil {
+		if err := n.awaitReady(ctx, h.patient(readyWithin)); err != nil {
 			return err
 		}
 		var mine []*pod

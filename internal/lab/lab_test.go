@@ -180,7 +180,7 @@ func spec(t *testing.T, topology string) lab.Spec {
 
 func up(t *testing.T, s lab.Spec, lease bool) *lab.Lab {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute) // in emulation, beside others
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute) // in emulation, beside others
 	defer cancel()
 	l, err := lab.Up(ctx, s, lease, func(step string) { t.Log(step) })
 	if err != nil {
@@ -270,6 +270,7 @@ func TestDownWhileComingUp(t *testing.T) {
 func TestLife(t *testing.T) {
 	t.Parallel()
 	s := spec(t, small)
+	s.Patience = 10
 	ctx := t.Context()
 	l := up(t, s, false)
 
@@ -295,7 +296,7 @@ func TestLife(t *testing.T) {
 			t.Errorf("%s: passed %v, want %v", r.Expectation, r.Passed, want)
 		}
 	}
-	if !strings.Contains(text.String(), "not within 500ms: b has: default via 10.2.0.1 dev eth0; ") {
+	if !strings.Contains(text.String(), "not within 5s: b has: default via 10.2.0.1 dev eth0; ") {
 		t.Errorf("no reason for the line that is not there:\n%s", text.String())
 	}
 	if _, err := lab.Up(ctx, s, false, nil); err == nil || !strings.Contains(err.Error(), "it is up already") {
@@ -394,7 +395,7 @@ func TestStopAndStart(t *testing.T) {
 	if out, code := run(t, d, "a", "sh", "-c", fmt.Sprintf("kill -9 %d", s.Nodes[0].PID)); code != 0 {
 		t.Fatalf("kill: exit code %d: %s", code, out)
 	}
-	for deadline := time.Now().Add(10 * time.Second); state() != lab.StateFailed; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(testenv.Patience); state() != lab.StateFailed; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("a killed node is %s, want %s", state(), lab.StateFailed)
 		}

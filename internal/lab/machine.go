@@ -36,9 +36,10 @@ type machine struct {
 
 func (m *machine) log() string { return filepath.Join(m.dir, "log") }
 
-// Times of a start.
+// Times of a start and of an end.
 const (
 	readyWithin = 60 * time.Second
+	endsWithin  = 10 * time.Second
 	pollEvery   = 10 * time.Millisecond
 )
 
@@ -191,10 +192,10 @@ func (h *holder) startLogged(ns *namespace, log string, argv, environ []string) 
 	return h.ps.start(ns, cmd)
 }
 
-// awaitReady waits until m's program serves. The error has the last line of its
-// log.
-func (m *machine) awaitReady(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, readyWithin)
+// awaitReady waits until m's program serves, for a time. The error has the last line of
+// its log.
+func (m *machine) awaitReady(ctx context.Context, within time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
@@ -211,7 +212,7 @@ func (m *machine) awaitReady(ctx context.Context) error {
 			return fmt.Errorf("lab: %v: it ended (%s): %s", m.target, m.process().how(), lastLineOf(m.log()))
 		case <-ctx.Done():
 			if errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
-				return fmt.Errorf("lab: %v: not ready after %v: %w; its log: %s", m.target, readyWithin, err, lastLineOf(m.log()))
+				return fmt.Errorf("lab: %v: not ready after %v: %w; its log: %s", m.target, within, err, lastLineOf(m.log()))
 			}
 			return context.Cause(ctx)
 		case <-tick.C:
@@ -226,8 +227,8 @@ func (m *machine) process() *process {
 }
 
 // stop ends m's program and waits for its end; one that does not end by itself is
-// killed after some seconds.
-func (m *machine) stop(kill bool) error {
+// killed after a time.
+func (m *machine) stop(kill bool, within time.Duration) error {
 	m.mu.Lock()
 	p := m.proc
 	m.stopped = true
@@ -240,7 +241,7 @@ func (m *machine) stop(kill bool) error {
 		select {
 		case <-p.done:
 			return nil
-		case <-time.After(10 * time.Second):
+		case <-time.After(within):
 		}
 	}
 	p.signal(unix.SIGKILL)

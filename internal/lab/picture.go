@@ -68,9 +68,9 @@ func (h *holder) matrix(ctx context.Context) ([]string, [][]Answer) {
 			if _, ok := ofFamily(own, addr); !ok {
 				continue
 			}
-			took, err := echo(ctx, from.ns, addr, probeWait, rand.Uint64())
+			took, err := echo(ctx, from.ns, addr, h.patient(probeWait), rand.Uint64())
 			for n := 1; n < tries && err != nil; n++ {
-				took, err = echo(ctx, from.ns, addr, probeWait, rand.Uint64())
+				took, err = echo(ctx, from.ns, addr, h.patient(probeWait), rand.Uint64())
 			}
 			if err != nil {
 				a.Reached, a.Reason = false, err.Error()

@@ -99,12 +99,12 @@ func (h *holder) stopOrStart(ctx context.Context, r request) error {
 		return err
 	}
 	if r.Verb == verbStop {
-		return m.stop(r.Kill)
+		return m.stop(r.Kill, h.patient(endsWithin))
 	}
 	if err := h.startMachine(m); err != nil {
 		return err
 	}
-	return m.awaitReady(ctx)
+	return m.awaitReady(ctx, h.patient(readyWithin))
 }
 
 // exec runs a command in a target, with the client's own streams, and ends it

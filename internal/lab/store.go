@@ -32,7 +32,7 @@ func (h *holder) startStore() (*process, error) {
 
 // openStore connects to etcd as soon as it serves.
 func (h *holder) openStore(ctx context.Context, server *process) (store.Store, error) {
-	ctx, cancel := context.WithTimeout(ctx, readyWithin)
+	ctx, cancel := context.WithTimeout(ctx, h.patient(readyWithin))
 	defer cancel()
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
@@ -175,7 +175,7 @@ func resource(r map[string]any) (v3.Object, error) {
 }
 
 func (h *holder) put(ctx context.Context, o v3.Object) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, h.patient(10*time.Second))
 	defer cancel()
 	_, err := h.store.Commit(ctx, store.Op{Verb: store.Create, Object: store.New(o)})
 	return err
