@@ -20,7 +20,7 @@ ROOT := $(if $(filter 0,$(shell id -u)),,unshare --user --map-root-user --net --
 	sh -c 'ip link set lo up && exec "$$@"' sh)
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo demo-setup test race cross lint bench setup vm clean
+.PHONY: help build demo demo-setup test race cross lint bench setup vm clean image manifests
 
 help: ## print this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -61,3 +61,28 @@ vm: setup ## get the kernel of the virtual machine in which some tests run, once
 
 clean: ## remove what was built
 	@rm -rf bin
+
+# Kubernetes: one image for all roles, and the manifests that name it. IMAGE and VERSION
+# may be given, and with SET settings of the chart: SET="ipv4pool.cidr=10.244.0.0/16 mtu=1400".
+IMAGE       ?= localhost/weft
+IMAGE_ARCHS ?= amd64 arm64
+PLUGINS     := $(addprefix github.com/containernetworking/plugins/plugins/, \
+	meta/portmap meta/bandwidth main/loopback ipam/host-local)
+
+image: ## write bin/weft-image.tar: an OCI archive with all that a node needs
+	@for arch in $(IMAGE_ARCHS); do \
+		CGO_ENABLED=0 GOOS=linux GOARCH=$$arch $(GO) build $(GOFLAGS_BUILD) -o bin/image/$$arch/ \
+			./cmd/weft ./cmd/weft-cni $(PLUGINS) || exit; \
+	done
+	@$(GO) run ./build/image -o bin/weft-image.tar -name $(IMAGE):$(VERSION) -name $(IMAGE):latest \
+		-label org.opencontainers.image.title=weft -label org.opencontainers.image.version=$(VERSION) \
+		-label org.opencontainers.image.source=https://github.com/weft-net/weft \
+		-label org.opencontainers.image.licenses=Apache-2.0 \
+		-time $$(git log -1 --format=%ct 2>/dev/null || echo 0) -entrypoint /usr/bin/weft $(addprefix -arch ,$(IMAGE_ARCHS)) \
+		bin/image/{arch}/weft=/usr/bin/weft \
+		$(foreach plugin,weft-cni $(notdir $(PLUGINS)),bin/image/{arch}/$(plugin)=/opt/cni/bin/$(plugin))
+
+manifests: ## render the chart: into deploy/*.yaml, and into bin/*.yaml for IMAGE, VERSION and SET
+	@$(GO) -C build/manifests run .
+	@mkdir -p bin
+	@$(GO) -C build/manifests run . -out ../../bin -image $(IMAGE):$(VERSION) $(addprefix -set ,$(SET))

@@ -69,6 +69,7 @@ func places() map[string]Layer {
 		"internal/startup":   Shells,
 
 		"bench":            Aside,
+		"build":            Aside,
 		"examples":         Aside,
 		"internal/testenv": Aside,
 		"test":             Aside,
