@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"regexp"
 	"testing"
-	"time"
 
 	"github.com/weft-net/weft/internal/testenv"
 )
@@ -30,14 +29,14 @@ resources:
 	c.refresh()
 	ways := func(m mode) {
 		t.Helper()
-		eventually(t, 20*time.Second, fmt.Sprint(m), func() error { return c.waysOf(m, true) })
+		eventually(t, fmt.Sprint(m), func() error { return c.waysOf(m, true) })
 	}
 	ways(mode{})
 	c.reach("pod/default/p", c.addr("q"))
 	ids := func() map[string]bool {
 		t.Helper()
 		found := map[string]bool{}
-		eventually(t, 20*time.Second, "sessions of the router", func() error {
+		eventually(t, "sessions of the router", func() error {
 			clear(found)
 			out := c.sh("tor").run("birdc -s $BIRD_SOCKET 'show protocols all'")
 			for _, m := range regexp.MustCompile(`Neighbor ID: +(\S+)`).FindAllStringSubmatch(out, -1) {

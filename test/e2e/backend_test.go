@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 )
 
 // TestWithoutBGP runs nodes whose routes come from the datastore alone
@@ -29,10 +28,10 @@ resources:
 			c.reach("pod/default/p", a.String())
 		}
 	}
-	c.awaitRoute(15*time.Second, "a", `192\.168\..*/26 via 192\.168\..* dev vxlan\.calico proto bird onlink`)
-	c.awaitRoute(15*time.Second, "a", `10\.77\..*/26 via 10\.1\.0\..* dev eth0 proto bird`)
+	c.awaitRoute("a", `192\.168\..*/26 via 192\.168\..* dev vxlan\.calico proto bird onlink`)
+	c.awaitRoute("a", `10\.77\..*/26 via 10\.1\.0\..* dev eth0 proto bird`)
 	for _, node := range []string{"a", "b"} {
-		eventually(t, 20*time.Second, "the status of "+node, func() error {
+		eventually(t, "the status of "+node, func() error {
 			s, err := c.agentStatus(node)
 			if err == nil && (s.BGP || len(s.Peers) != 0 || !s.Ready) {
 				err = fmt.Errorf("%+v", s)

@@ -75,7 +75,7 @@ func TestBadCNI(t *testing.T) {
 	h.must("DEL", "first")
 	before := c.held()
 	view := func() string { return c.sh("node-a").run("ip -o link | grep -c . ; ip route") }
-	eventually(t, 5*time.Second, "the first link to go", func() error {
+	eventually(t, "the first link to go", func() error {
 		if l := c.links("node-a"); len(l) > 0 {
 			return fmt.Errorf("%v", l)
 		}
@@ -124,7 +124,7 @@ func TestBadCNI(t *testing.T) {
 	if after := c.held(); lines(after) != lines(before) {
 		t.Errorf("etcd has changed:\n%s", diff(lines(after), lines(before)))
 	}
-	eventually(t, 5*time.Second, "the node as before", func() error {
+	eventually(t, "the node as before", func() error {
 		if now := view(); now != node {
 			return fmt.Errorf("the node has changed:\n%s", diff(now, node))
 		}

@@ -61,7 +61,7 @@ func (r result) line(t testing.TB) string {
 // run runs weft to its end and keeps its streams apart.
 func (c *cluster) run(args ...string) result {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(c.t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(c.t.Context(), 5*testenv.Patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, filepath.Join(bin, "weft"), args...)
 	cmd.Env = c.env
@@ -74,13 +74,16 @@ func (c *cluster) run(args ...string) result {
 	return result{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}
 }
 
-// eventually asks until it is told yes, and fails the test when within is over, which is
-// longer where the machine is emulated. It returns how long that took.
-func eventually(t testing.TB, within time.Duration, what string, try func() error) time.Duration {
+// eventually asks until it is told yes, and fails the test when patience is over. It
+// returns how long that took.
+func eventually(t testing.TB, what string, try func() error) time.Duration {
 	t.Helper()
-	if testenv.InVM() {
-		within *= 6
-	}
+	return within(t, testenv.Patience, what, try)
+}
+
+// within is eventually, but for a time that means something: see testenv.ByEvent.
+func within(t testing.TB, limit time.Duration, what string, try func() error) time.Duration {
+	t.Helper()
 	start := time.Now()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
@@ -89,8 +92,8 @@ func eventually(t testing.TB, within time.Duration, what string, try func() erro
 		if err == nil {
 			return time.Since(start)
 		}
-		if time.Since(start) > within {
-			t.Fatalf("%s: not within %v: %v", what, within, err)
+		if time.Since(start) > limit {
+			t.Fatalf("%s: not within %v: %v", what, limit, err)
 		}
 		<-tick.C
 	}
@@ -153,7 +156,7 @@ func (c *cluster) settings() map[string]string {
 // etcd is a client of the lab's store, made of what `lab env` prints.
 func (c *cluster) etcd() *clientv3.Client {
 	c.t.Helper()
-	client, err := clientv3.New(clientv3.Config{Endpoints: strings.Split(c.settings()["ETCD_ENDPOINTS"], ","), DialTimeout: 10 * time.Second})
+	client, err := clientv3.New(clientv3.Config{Endpoints: strings.Split(c.settings()["ETCD_ENDPOINTS"], ","), DialTimeout: testenv.Patience})
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -243,7 +246,7 @@ func (c *cluster) agentStatus(node string) (agent.Status, error) {
 func (c *cluster) established(node string, sessions int) agent.Status {
 	c.t.Helper()
 	var s agent.Status
-	eventually(c.t, 20*time.Second, "BGP on "+node, func() (err error) {
+	eventually(c.t, "BGP on "+node, func() (err error) {
 		if s, err = c.agentStatus(node); err != nil {
 			return err
 		}
@@ -291,9 +294,9 @@ func (c *cluster) lacksRoute(target, pattern string) error {
 }
 
 // awaitRoute waits for a route.
-func (c *cluster) awaitRoute(within time.Duration, target, pattern string) time.Duration {
+func (c *cluster) awaitRoute(target, pattern string) time.Duration {
 	c.t.Helper()
-	return eventually(c.t, within, "route", func() error { return c.hasRoute(target, pattern) })
+	return eventually(c.t, "route", func() error { return c.hasRoute(target, pattern) })
 }
 
 // process is a program that runs inside of a lab, started by `weft lab exec`.
@@ -401,7 +404,7 @@ func (s *shell) try(command string) (string, int) {
 // BGP, a while after the pods.
 func (c *cluster) reach(target, addr string) {
 	c.t.Helper()
-	eventually(c.t, 20*time.Second, addr+" from "+target, func() error {
+	eventually(c.t, addr+" from "+target, func() error {
 		if out, code := c.sh(target).try(ping(addr)); code != 0 {
 			return errors.New(out)
 		}

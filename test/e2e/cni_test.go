@@ -227,7 +227,7 @@ func TestAttach(t *testing.T) {
 	if after := c.held(); !maps.Equal(before, after) {
 		t.Errorf("what DEL left in etcd: before %v, after %v", before, after)
 	}
-	eventually(t, 5*time.Second, "links to go", func() error {
+	eventually(t, "links to go", func() error {
 		if l := c.links("node-a"); len(l) > 0 {
 			return fmt.Errorf("%v", l)
 		}
@@ -276,7 +276,7 @@ func TestHundredAtOnce(t *testing.T) {
 			t.Errorf("left in etcd: %s: %s", key, value)
 		}
 	}
-	eventually(t, 20*time.Second, "links to go", func() error {
+	eventually(t, "links to go", func() error {
 		if l := c.links("node-a"); len(l) > 0 {
 			return fmt.Errorf("%d links", len(l))
 		}
@@ -315,7 +315,7 @@ func TestDelWithoutAgent(t *testing.T) {
 		t.Errorf("without an agent etcd changed:\n%s", diff(lines(got), lines(during)))
 	}
 	c.start("node-a")
-	eventually(t, 15*time.Second, "the address to be free", func() error {
+	eventually(t, "the address to be free", func() error {
 		if got := c.held(); !maps.Equal(got, before) {
 			return fmt.Errorf("etcd differs:\n%s", diff(lines(got), lines(before)))
 		}
@@ -337,7 +337,7 @@ func TestExhausted(t *testing.T) {
 	if after := c.held(); !maps.Equal(before, after) {
 		t.Errorf("a refused ADD left in etcd:\n%s", diff(lines(after), lines(before)))
 	}
-	eventually(t, 5*time.Second, "links", func() error {
+	eventually(t, "links", func() error {
 		if now := c.links("node-a"); !slices.Equal(now, links) {
 			return fmt.Errorf("%v, were %v", now, links)
 		}

@@ -93,7 +93,7 @@ func newCluster(t testing.TB) *cluster {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &cluster{t: t, env: append(os.Environ(), "WEFT_LAB_DIR="+dir), dir: dir, shells: map[string]*shell{}}
+	c := &cluster{t: t, env: append(os.Environ(), "WEFT_LAB_DIR="+dir, "WEFT_LAB_PATIENCE=6"), dir: dir, shells: map[string]*shell{}}
 	t.Cleanup(func() {
 		c.noErrors()
 		if t.Failed() {
@@ -182,11 +182,11 @@ func (c *cluster) status() lab.Status {
 
 // await tries until what is asked for is so; the processes are real, so it looks
 // again and again.
-func (c *cluster) await(what string, within time.Duration, so func() bool) {
+func (c *cluster) await(what string, so func() bool) {
 	c.t.Helper()
-	for deadline := time.Now().Add(within); !so(); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(testenv.Patience); !so(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			c.t.Fatalf("not within %v: %s", within, what)
+			c.t.Fatalf("not within %v: %s", testenv.Patience, what)
 		}
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/weft-net/weft/internal/path"
 	"github.com/weft-net/weft/internal/testenv"
@@ -55,7 +54,7 @@ func explainPaths(t *testing.T, name string, all bool) {
 		for _, to := range w.ends {
 			for _, p := range addressPairs(from, to) {
 				var hops []path.Hop
-				eventually(t, 60*time.Second, fmt.Sprintf("%s to %s is as explained", from.ref, to.ref), func() error {
+				eventually(t, fmt.Sprintf("%s to %s is as explained", from.ref, to.ref), func() error {
 					hops = w.explain(t, from, to, p)
 					return w.compare(from, p, hops)
 				})

@@ -120,11 +120,11 @@ func TestMixedPools(t *testing.T) {
 		p := pools[i]
 		for _, m := range []mode{{}, p.mode} {
 			// The other pool with that tunnel may have to give the device an address.
-			allowed := map[string]time.Duration{p.name: mostOutage(), p.name + "-cross": mostOutage()}
+			allowed := map[string]time.Duration{p.name: mostOutage, p.name + "-cross": mostOutage}
 			during(fmt.Sprintf("pool %s becomes %v", p.name, m), allowed, func() {
 				put(t, st, m.pool(p.name, p.cidr))
 				from, to := stations()[0], stations()[1]
-				eventually(t, 10*time.Second, "routes of pool "+p.name, func() error {
+				eventually(t, "routes of pool "+p.name, func() error {
 					for _, b := range c.blocks("b", false) {
 						if !strings.HasPrefix(b, p.cidr[:5]) {
 							continue

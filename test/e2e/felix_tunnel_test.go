@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 )
 
 // TestTunnelSettingsChange: what a FelixConfiguration says of VXLAN takes effect in place,
@@ -28,7 +27,7 @@ func TestTunnelSettingsChange(t *testing.T) {
 		{`"vxlanEnabled": true`, "vxlan id 4096 local 10.173.32.11 srcport 0 0 dstport 4789", "udp dport 4789", "4790", true, true},
 	} {
 		put(t, c.st(), felix(tt.spec))
-		eventually(t, 20*time.Second, tt.spec, func() error {
+		eventually(t, tt.spec, func() error {
 			device, chain := sh.run(link), sh.run(guard)
 			if tt.link == "" && !strings.Contains(device, "does not exist") || !strings.Contains(device, tt.link) ||
 				!strings.Contains(chain, tt.guard) || strings.Contains(device+chain, tt.no) {

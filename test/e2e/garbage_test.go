@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 )
 
 // TestGarbageInStore writes what is no object under the keys of objects: agents say
@@ -13,7 +12,7 @@ func TestGarbageInStore(t *testing.T) {
 	t.Parallel()
 	c := up(t, "topologies/pair.yaml")
 	c.established("node-a", 2)
-	c.awaitRoute(10*time.Second, "node-a", `192\.168\..*/26 via 10\.1\.0\.12 dev eth0 proto bird`)
+	c.awaitRoute("node-a", `192\.168\..*/26 via 10\.1\.0\.12 dev eth0 proto bird`)
 	client := c.etcd()
 	const resources = "/calico/resources/v3/projectcalico.org/"
 	watch := c.watchRoutes("node-a")
@@ -48,7 +47,7 @@ func TestGarbageInStore(t *testing.T) {
 		}
 		return nil
 	}
-	eventually(t, 5*time.Second, "notes", told)
+	eventually(t, "notes", told)
 	for _, change := range watch.changes() {
 		t.Errorf("a route was changed: %s", change)
 	}
@@ -57,7 +56,7 @@ func TestGarbageInStore(t *testing.T) {
 	c.sh("pod/default/a1").run(ping(c.addr("b1")))
 	c.stop("node-a", true)
 	c.start("node-a")
-	eventually(t, 5*time.Second, "notes after a restart", told)
+	eventually(t, "notes after a restart", told)
 	h.must("DEL", "among-garbage")
 	h.must("ADD", "again")
 	h.must("DEL", "again")

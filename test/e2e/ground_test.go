@@ -23,6 +23,8 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/weft-net/weft/internal/testenv"
 )
 
 // certificate writes a certificate for 127.0.0.1, which is its own authority, and
@@ -92,9 +94,9 @@ func TestSecureStore(t *testing.T) {
 	c.begin("node-a", filepath.Join(bin, "weft"), "store", "--data-dir", filepath.Join(dir, "secure"),
 		"--listen", "https://127.0.0.1:4001", "--listen", plain, "--cert-file", cert, "--key-file", key)
 	var client *clientv3.Client
-	eventually(t, 20*time.Second, "the store", func() (err error) {
+	eventually(t, "the store", func() (err error) {
 		if _, err = os.Stat(filepath.Join(dir, "secure.sock")); err == nil {
-			client, err = clientv3.New(clientv3.Config{Endpoints: []string{plain}, DialTimeout: 5 * time.Second})
+			client, err = clientv3.New(clientv3.Config{Endpoints: []string{plain}, DialTimeout: testenv.Patience})
 		}
 		return err
 	})
@@ -121,7 +123,7 @@ func TestSecureStore(t *testing.T) {
 	c.stop("node-a", false)
 	text, argv := c.agentCommand("node-a", env...)
 	agent := c.begin("node-a", "sh", "-c", "exec env -i "+text+argv)
-	eventually(t, 20*time.Second, "the agent", func() error {
+	eventually(t, "the agent", func() error {
 		s, err := c.agentStatus("node-a")
 		if err != nil || !s.Ready {
 			return fmt.Errorf("%v %s: %s", err, s.Why, agent.err)
@@ -286,7 +288,7 @@ func TestHostLocal(t *testing.T) {
 	if left, _ := filepath.Glob(filepath.Join(c.now.Dir, "host-local", "net", "10.*")); len(left) > 0 {
 		t.Errorf("left by host-local: %v", left)
 	}
-	eventually(t, 5*time.Second, "links to go", func() error {
+	eventually(t, "links to go", func() error {
 		if l := c.links("node-a"); len(l) > 0 {
 			return fmt.Errorf("%v", l)
 		}
@@ -327,21 +329,21 @@ func TestAddressChanges(t *testing.T) {
 	c.established("node-b", 1)
 	n := c.sh("node-a")
 	n.run("ip addr flush dev eth0; ip addr add 10.1.0.77/24 dev eth0")
-	c.awaitRoute(20*time.Second, "node-b", `.*/26 via 10\.1\.0\.77 dev eth0 proto bird`)
+	c.awaitRoute("node-b", `.*/26 via 10\.1\.0\.77 dev eth0 proto bird`)
 	const path = "/calico/resources/v3/projectcalico.org/nodes/node-a"
 	client := c.etcd()
 	if _, err := client.Delete(t.Context(), path); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 5*time.Second, "the record", func() error {
+	eventually(t, "the record", func() error {
 		if all, _ := keys(t, client, path); !strings.Contains(all[path], `"ipv4Address":"10.1.0.77/24"`) {
 			return fmt.Errorf("%v", all)
 		}
 		return nil
 	})
-	c.awaitRoute(20*time.Second, "node-b", `.*/26 via 10\.1\.0\.77 dev eth0 proto bird`)
+	c.awaitRoute("node-b", `.*/26 via 10\.1\.0\.77 dev eth0 proto bird`)
 	n.run("ip addr flush dev eth0; ip addr add 10.1.0.12/24 dev eth0")
-	eventually(t, 5*time.Second, "the conflict", func() error {
+	eventually(t, "the conflict", func() error {
 		if all, _ := keys(t, client, path); !strings.Contains(all[path], "10.1.0.12 is the address of node node-b") {
 			return fmt.Errorf("%v", all)
 		}
@@ -404,7 +406,7 @@ func TestKilledDuringRequests(t *testing.T) {
 	over()
 	killer.Wait()
 	t.Logf("%d ADDs succeeded, %d failed, %d kills", added, failed, kills)
-	eventually(t, 25*time.Second, "etcd as before", func() error {
+	eventually(t, "etcd as before", func() error {
 		if got := c.held(); lines(got) != lines(before) {
 			return fmt.Errorf("%s", diff(lines(got), lines(before)))
 		}

@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -23,11 +24,21 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"github.com/weft-net/weft/internal/testenv"
 )
 
 // helper is what the test binary does inside of a lab.
 func helper(args []string) error {
-	if len(args) == 2 && (args[0] == "train" || args[0] == "ping" || args[0] == "watch") {
+	if len(args) == 3 && args[0] == "ping" {
+		to, err := netip.ParseAddr(args[1])
+		tries, err2 := strconv.Atoi(args[2])
+		if err := errors.Join(err, err2); err != nil {
+			return err
+		}
+		return pingOnce(to, tries)
+	}
+	if len(args) == 2 && (args[0] == "train" || args[0] == "watch") {
 		to, err := netip.ParseAddr(args[1])
 		if err != nil {
 			return err
@@ -35,10 +46,7 @@ func helper(args []string) error {
 		if args[0] == "train" {
 			return pingTrain(to)
 		}
-		if args[0] == "watch" {
-			return watch(to, os.Stdin, os.Stdout)
-		}
-		return pingOnce(to)
+		return watch(to, os.Stdin, os.Stdout)
 	}
 	if args[0] == "hear" {
 		return hear(args[1:], os.Stdin, os.Stdout)
@@ -90,7 +98,7 @@ func pingTrain(to netip.Addr) error {
 		}
 	}()
 	r := trainResult{}
-	time.AfterFunc(20*time.Second, func() {
+	time.AfterFunc(testenv.Patience, func() {
 		select {
 		case <-arrived:
 		default:
@@ -111,12 +119,11 @@ func pingTrain(to netip.Addr) error {
 	}
 }
 
-// missing waits for the answers that are under way, at most two seconds, and lists
-// what did not come.
+// missing waits for the answers that are under way, and lists what did not come.
 func missing(mu *sync.Mutex, got map[int]bool, sent int) []int {
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(2 * time.Second); ; <-tick.C {
+	for deadline := time.Now().Add(20 * time.Second); ; <-tick.C {
 		mu.Lock()
 		var lost []int
 		for i := range sent {
@@ -131,17 +138,23 @@ func missing(mu *sync.Mutex, got map[int]bool, sent int) []int {
 	}
 }
 
-// ping is the shell command that succeeds if an address answers within two seconds.
-func ping(to string) string {
+// pingTries is how often a ping asks that must be answered: for a minute.
+const pingTries = 600
+
+// ping is the shell command that succeeds if an address answers.
+func ping(to string) string { return pingTimes(to, pingTries) }
+
+// pingTimes is ping with a number of requests, ten a second.
+func pingTimes(to string, tries int) string {
 	self, err := os.Executable()
 	if err != nil {
 		panic(err) // it is read from /proc
 	}
-	return self + " helper ping " + to
+	return fmt.Sprintf("%s helper ping %s %d", self, to, tries)
 }
 
-// pingOnce sends echo requests until one is answered.
-func pingOnce(to netip.Addr) error {
+// pingOnce sends echo requests, that many at most, until one is answered.
+func pingOnce(to netip.Addr, tries int) error {
 	fd, err := echoSocket(to)
 	if err != nil {
 		return err
@@ -157,7 +170,7 @@ func pingOnce(to netip.Addr) error {
 	}()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
-	for i := range 20 {
+	for i := range tries {
 		_ = unix.Sendto(fd, echoRequest(i, to.Is6()), 0, sockaddr(to))
 		select {
 		case <-answered:

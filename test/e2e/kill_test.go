@@ -13,7 +13,7 @@ func (h *host) emptied(containers []string) {
 	t := h.c.t
 	t.Helper()
 	h.must("DEL", containers...)
-	eventually(t, 20*time.Second, "nothing to be left", func() error {
+	eventually(t, "nothing to be left", func() error {
 		for key, value := range h.c.held() {
 			if value != "0 addresses, 0 attributes" {
 				return fmt.Errorf("in etcd: %s: %s", key, value)
@@ -37,7 +37,7 @@ func TestAgentKilledDuringAdds(t *testing.T) {
 		answers := make(chan []cniAnswer, 1)
 		go func() { answers <- h.cni("ADD", h.conf, names...) }()
 		// Earlier or later, whatever the machine's speed.
-		eventually(t, 20*time.Second, "some addresses", func() error {
+		eventually(t, "some addresses", func() error {
 			n := 0
 			for key := range c.held() {
 				if strings.HasPrefix(key, "/calico/ipam/v2/handle/") {

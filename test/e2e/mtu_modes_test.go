@@ -44,13 +44,13 @@ resources:
 	for n, m := range cases {
 		put(t, c.st(), m.modes[0].pool("four", pool4))
 		put(t, c.st(), m.modes[1].pool("six", "fd00:168::/48"))
-		eventually(t, 20*time.Second, fmt.Sprint(m), func() error { return c.ways(m.modes) })
+		eventually(t, fmt.Sprint(m), func() error { return c.ways(m.modes) })
 		began := time.Now()
 		for _, n := range stations() {
 			c.sh(n.name).run(fmt.Sprintf("ip link set eth0 mtu %d", m.underlay))
 		}
 		pods := m.underlay - m.overhead
-		eventually(t, time.Second, fmt.Sprint(m), func() error { return c.mtus(m, pods) })
+		eventually(t, fmt.Sprint(m), func() error { return c.mtus(m, pods) })
 		t.Logf("%+v: pods have an MTU of %d after %v", m, pods, time.Since(began))
 		name := fmt.Sprint("new-", n)
 		h.must("ADD", name)
@@ -108,7 +108,7 @@ func (c *cluster) largest(fromPod, to string, bytes int) {
 	ping := func(size int) (string, int) {
 		return c.sh("pod/default/" + fromPod).try(fmt.Sprintf("ping -n -c 1 -W 0.3 -M do -s %d %s", size-headers, to))
 	}
-	eventually(c.t, 10*time.Second, fmt.Sprintf("%d bytes to %s", bytes, to), func() error {
+	eventually(c.t, fmt.Sprintf("%d bytes to %s", bytes, to), func() error {
 		if out, code := ping(bytes); code != 0 {
 			return fmt.Errorf("%s", out)
 		}

@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	v3 "github.com/weft-net/weft/api/v3"
 	"github.com/weft-net/weft/internal/model"
@@ -29,7 +28,7 @@ pods: [{name: p, node: a}, {name: q, node: b}, {name: own, node: a, cni: {mtu: 1
 	follows := func(underlay int) {
 		t.Helper()
 		pods := underlay - 50
-		eventually(t, 20*time.Second, fmt.Sprintf("an underlay of %d", underlay), func() error {
+		eventually(t, fmt.Sprintf("an underlay of %d", underlay), func() error {
 			file, err := os.ReadFile(filepath.Join(filepath.Dir(c.node("a").Socket), "mtu"))
 			if err != nil {
 				return err

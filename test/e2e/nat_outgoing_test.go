@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
-	"time"
 )
 
 // natPool is a pool with or without natOutgoing.
@@ -62,7 +61,7 @@ resources:
 	from := func(what string, e *ear, to []string, want []string, port func(uint16) bool) {
 		t.Helper()
 		for i, addr := range to {
-			eventually(t, 10*time.Second, what+": at "+addr, func() error {
+			eventually(t, what+": at "+addr, func() error {
 				got, answered := e.sees(p, addr, "53")
 				if got.Addr() != netip.MustParseAddr(want[i]) || !port(got.Port()) {
 					return fmt.Errorf("packets come from %v, want %s", got, want[i])
@@ -121,7 +120,7 @@ resources:
 	set := func(on bool) { object(natPool("four", "10.10.0.0/16", on)); object(natPool("six", "fd00:10::/48", on)) }
 	set(false)
 	for i, addr := range webs {
-		eventually(t, 10*time.Second, "natOutgoing off", func() error {
+		eventually(t, "natOutgoing off", func() error {
 			if got, answered := web.sees(p, addr, "53"); got.Addr() != netip.MustParseAddr(own[i]) || answered {
 				return fmt.Errorf("packets come from %v, answered: %v; want %s, to whom nobody knows a way", got, answered, own[i])
 			}

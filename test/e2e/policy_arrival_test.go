@@ -138,7 +138,7 @@ func (n newcomer) arrive(watched string) (arrival, error) {
 	if a.Code == 0 {
 		a.Talk = "ok"
 		if err := inside(ns, func() error {
-			_, conn, err := beginTalk(talkUDP, n.Peer, dialWithin)
+			_, conn, err := beginTalk(talkUDP, n.Peer, testenv.Patience)
 			if err == nil {
 				err = conn.Close()
 			}
@@ -148,7 +148,7 @@ func (n newcomer) arrive(watched string) (arrival, error) {
 		}
 	}
 	// What is allowed shows that the streams reach it; what is denied has had as long.
-	for end := time.Now().Add(2 * time.Second); a.Code == 0 && time.Now().Before(end) && len(counted()) == 0; {
+	for end := time.Now().Add(testenv.Patience); a.Code == 0 && time.Now().Before(end) && len(counted()) == 0; {
 		runtime.Gosched()
 	}
 	over.Store(true)
@@ -324,7 +324,7 @@ func TestPolicyCannotBeSet(t *testing.T) {
 	if _, err := io.WriteString(owner.stdin, "delete table ip weft; add table ip weft { flags owner; }\n"); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 5*time.Second, "another owner of our table", func() error {
+	eventually(t, "another owner of our table", func() error {
 		if out, code := c.sh("node-a").try("nft list table ip weft"); code != 0 || !strings.Contains(out, "owner") {
 			return errors.New(out)
 		}
@@ -341,14 +341,14 @@ func TestPolicyCannotBeSet(t *testing.T) {
 	goesOn := time.Since(start)
 	for what, took := range map[string]time.Duration{"fails": fails, "goes on": goesOn} {
 		t.Logf("it %s after %v", what, took)
-		if took < time.Second || took > 3*time.Second {
-			t.Errorf("it %s after %v, want 1 s", what, took)
+		if took < time.Second || took > 25*time.Second {
+			t.Errorf("it %s after %v, want 1 s, and not the default of 30 s", what, took)
 		}
 	}
 	owner.stdin.Close() // takes the table along
 	link := hostLinkOf(t, a)
 	// The kernel does not tell that an owner is gone: the agent's next try finds out.
-	took := eventually(t, 5*time.Second, "rules of the pod", func() error {
+	took := eventually(t, "rules of the pod", func() error {
 		if out, code := c.sh("node-a").try("nft list table ip weft"); code != 0 || strings.Contains(out, "owner") || !strings.Contains(out, link) {
 			return fmt.Errorf("%s is not in\n%s", link, out)
 		}
@@ -383,7 +383,7 @@ func TestPodOfStoppedAgent(t *testing.T) {
 		Peer:    c.addr("b2") + ":7001",
 	}, h.with(map[string]any{"args": map[string]any{"cni": map[string]any{"ips": []netip.Addr{addr}}}}))
 	var link string
-	eventually(t, 10*time.Second, "the pod's link, up", func() error {
+	eventually(t, "the pod's link, up", func() error {
 		for _, l := range c.links("node-a") {
 			if l, _, _ = strings.Cut(l, "@"); !slices.ContainsFunc(before, func(b string) bool { return strings.HasPrefix(b, l) }) {
 				link = strings.TrimSuffix(l, ":")
@@ -405,7 +405,7 @@ func TestPodOfStoppedAgent(t *testing.T) {
 		n, _ := strconv.Atoi(m[1])
 		return n
 	}
-	eventually(t, 5*time.Second, "packets to the pod to be dropped", func() error {
+	eventually(t, "packets to the pod to be dropped", func() error {
 		if n := dropped(); n < 100 {
 			return fmt.Errorf("%d were", n)
 		}

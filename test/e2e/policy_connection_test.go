@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"testing"
-	"time"
 
 	"github.com/weft-net/weft/internal/model"
 	"github.com/weft-net/weft/internal/store"
@@ -14,7 +13,7 @@ import (
 // take deletes an object that there is.
 func take(t testing.TB, st store.Store, key model.Key) {
 	t.Helper()
-	eventually(t, 5*time.Second, "delete "+key.String(), func() error {
+	eventually(t, "delete "+key.String(), func() error {
 		o, err := st.Get(t.Context(), key)
 		if err != nil {
 			t.Fatal(err)
@@ -76,7 +75,7 @@ func TestDenyEndsConnections(t *testing.T) {
 			if ends {
 				client.ended(t, doomed...)
 			}
-			eventually(t, 5*time.Second, "new connections are denied", denied)
+			eventually(t, "new connections are denied", denied)
 			if ends {
 				client.goOn(t, doomed...)
 			} else {
@@ -86,7 +85,7 @@ func TestDenyEndsConnections(t *testing.T) {
 			for _, server := range []string{"a2", "b1"} {
 				for _, addr := range c.pod(server).Addresses {
 					for _, kind := range []string{talkTCP, talkUDP, talkStream} {
-						took := eventually(t, 5*time.Second, "connect again", func() error {
+						took := eventually(t, "connect again", func() error {
 							if err := client.dial(kind, net.JoinHostPort(addr.String(), "81")); err != nil {
 								return errors.Join(fmt.Errorf("%s to %v", kind, addr), err)
 							}

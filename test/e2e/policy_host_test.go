@@ -25,7 +25,7 @@ func (c *cluster) enforced(client talker, servers ...string) {
 	c.t.Helper()
 	for _, server := range servers {
 		for _, addr := range c.pod(server).Addresses {
-			eventually(c.t, 10*time.Second, "policy of "+server, func() error {
+			eventually(c.t, "policy of "+server, func() error {
 				if err := client.denied(talkUDP, net.JoinHostPort(addr.String(), "82")); err != nil {
 					return err
 				}
@@ -142,7 +142,8 @@ func shape(s *shell) string {
 }
 
 // TestPolicyRepaired does to our tables on node-a what somebody might do, under
-// denied traffic: within a second they are as they were.
+// denied traffic: they are as they were by what the kernel tells of it, which takes a
+// fraction of a second where the machine has nothing else to do.
 func TestPolicyRepaired(t *testing.T) {
 	t.Parallel()
 	testenv.Need(t, "nft")
@@ -185,7 +186,7 @@ func TestPolicyRepaired(t *testing.T) {
 			t.Errorf("%s: %s: %s", tt.what, tt.command, out)
 			continue
 		}
-		took := eventually(t, time.Second, tt.what, func() error {
+		took := within(t, testenv.ByEvent, tt.what, func() error {
 			if got := shape(n); got != want {
 				return errors.New(diff(got, want))
 			}
@@ -193,8 +194,8 @@ func TestPolicyRepaired(t *testing.T) {
 		})
 		came := arrived(receiver, map[int]int{1: 0})[1].Count
 		t.Logf("%s: right again within %v; %d denied packets came, at %d a second", tt.what, took, came-through, perSecond)
-		if came-through > perSecond {
-			t.Errorf("%s: denied packets came for a second and more", tt.what)
+		if most := int((took + time.Second).Seconds() * perSecond); came-through > most {
+			t.Errorf("%s: denied packets came for longer than that", tt.what)
 		}
 		through = came
 	}
@@ -240,10 +241,10 @@ func TestForwardDrop(t *testing.T) {
 				}
 				return nil
 			}
-			t.Logf("passes %v after the default became to drop", eventually(t, time.Second+4*deniedFor, "pods talk", passes))
+			t.Logf("passes %v after the default became to drop", eventually(t, "pods talk", passes))
 			c.enforced(client, "a2", "b1") // what is denied stays so
 			n.run(tt.flush)
-			t.Logf("passes %v after the flush", eventually(t, time.Second+4*deniedFor, "pods talk after the flush", passes))
+			t.Logf("passes %v after the flush", eventually(t, "pods talk after the flush", passes))
 			c.enforced(client, "a2", "b1")
 		})
 	}
@@ -277,13 +278,17 @@ func TestDeadAgent(t *testing.T) {
 		pod := c.begin("node-a", "unshare", "--net", "sh")
 		s := &shell{p: pod}
 		pid := s.run("echo $$")
+		tries := 20
+		if tt.passes {
+			tries = pingTries
+		}
 		n.run(strings.ReplaceAll(strings.ReplaceAll(`ip link add LINK type veth peer name eth0 netns /proc/PID/ns/net && ip link set LINK up &&
 			ip addr add 172.30.0.1/24 dev LINK && ip route replace 172.30.0.2 dev LINK`, "LINK", tt.link), "PID", pid))
 		s.run("ip link set lo up && ip link set eth0 up && ip addr add 172.30.0.2/24 dev eth0 && ip route add default via 172.30.0.1")
 		for what, try := range map[string]func() (string, int){
-			"from the pod to another":  func() (string, int) { return s.try(ping(c.addr("a3"))) },
-			"from the pod to its node": func() (string, int) { return s.try(ping("172.30.0.1")) },
-			"to the pod from another":  func() (string, int) { return c.sh("pod/default/a3").try(ping("172.30.0.2")) },
+			"from the pod to another":  func() (string, int) { return s.try(pingTimes(c.addr("a3"), tries)) },
+			"from the pod to its node": func() (string, int) { return s.try(pingTimes("172.30.0.1", tries)) },
+			"to the pod from another":  func() (string, int) { return c.sh("pod/default/a3").try(pingTimes("172.30.0.2", tries)) },
 		} {
 			if out, code := try(); (code == 0) != tt.passes {
 				t.Errorf("%s, behind %s: exit code %d, want it to pass: %v: %s", what, tt.link, code, tt.passes, out)

@@ -29,7 +29,7 @@ const (
 	// after which a lost SYN is sent again, so that none may be lost.
 	dialWithin = 500 * time.Millisecond
 	// deniedFor is for how long there must be no answer to what is denied.
-	deniedFor = 100 * time.Millisecond
+	deniedFor = 300 * time.Millisecond
 )
 
 // talkEvery is the time between two packets of a talk.
@@ -222,7 +222,7 @@ func (c *cluster) talker(pod string) talker {
 // begin begins a talk, which must work within a while.
 func (k talker) begin(name, kind, to string) {
 	k.t.Helper()
-	eventually(k.t, 10*time.Second, name, func() error {
+	eventually(k.t, name, func() error {
 		if got := k.ask("begin " + name + " " + kind + " " + to); got != "ok" {
 			return errors.New(got)
 		}
@@ -257,14 +257,15 @@ func (k talker) state() map[string]talkState {
 	return out
 }
 
-// quietFor is for how long a talk that ended must have been silent.
-const quietFor = 400 * time.Millisecond
+// quietFor is for how long a talk that ended must have been silent: longer than a busy
+// machine lets one wait that has not.
+const quietFor = 3 * time.Second
 
 // ended waits until these talks have ended, and fails the test if one of the others
 // does not go on after that.
 func (k talker) ended(t testing.TB, names ...string) {
 	t.Helper()
-	took := eventually(t, 5*time.Second, "talks to end", func() error {
+	took := eventually(t, "talks to end", func() error {
 		now := k.state()
 		for _, name := range names {
 			if now[name].Idle < quietFor {
@@ -281,7 +282,7 @@ func (k talker) ended(t testing.TB, names ...string) {
 func (k talker) goOn(t testing.TB, but ...string) {
 	t.Helper()
 	before := k.state()
-	eventually(t, 5*time.Second, "other talks to go on", func() error {
+	eventually(t, "other talks to go on", func() error {
 		now := k.state()
 		for _, name := range slices.Sorted(maps.Keys(before)) {
 			if !slices.Contains(but, name) && now[name].Exchanges < before[name].Exchanges+20 {

@@ -47,7 +47,7 @@ func TestQuickstart(t *testing.T) {
 			}
 		}
 		slices.Sort(want)
-		eventually(t, 10*time.Second, "routes of "+n, func() error {
+		eventually(t, "routes of "+n, func() error {
 			var got []string
 			for line := range strings.Lines(c.must("lab", "exec", n, "--", "ip", "route")) {
 				got = append(got, strings.TrimSpace(line))

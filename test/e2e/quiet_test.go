@@ -33,8 +33,8 @@ func TestQuiet(t *testing.T) {
 	sessions := c.sessions("node-a", 3)
 	c.established("node-b", 2)
 	block := netip.PrefixFrom(netip.MustParseAddr(c.addr("b1")), 26).Masked().String()
-	c.awaitRoute(10*time.Second, "node-a", block+` via 10\.1\.0\.12 dev eth0 proto bird`)
-	eventually(t, 10*time.Second, "both ways", func() error {
+	c.awaitRoute("node-a", block+` via 10\.1\.0\.12 dev eth0 proto bird`)
+	eventually(t, "both ways", func() error {
 		if got := c.sh("node-a").run("ip route show 203.0.113.0/24"); strings.Count(got, "nexthop via") != 2 {
 			return fmt.Errorf("%s", got)
 		}
@@ -65,7 +65,7 @@ func TestQuiet(t *testing.T) {
 		// What node-a says of this peer shows that it has decided about sessions since.
 		name := fmt.Sprintf("absent-%d", i)
 		object("BGPPeer", "mark", fmt.Sprintf(`{"node": "node-a", "peerIP": "10.1.0.78", "asNumber": 65078, "filters": [%q]}`, name))()
-		eventually(t, 10*time.Second, step.what+" arrives", func() error {
+		eventually(t, step.what+" arrives", func() error {
 			s, err := c.agentStatus("node-a")
 			if err == nil && !strings.Contains(strings.Join(s.Notes, " "), name) {
 				err = fmt.Errorf("notes: %v", s.Notes)
@@ -83,7 +83,7 @@ func TestQuiet(t *testing.T) {
 
 	// The loss of one peer touches the routes that it gave, and no others.
 	c.stop("tor-2", false)
-	eventually(t, 10*time.Second, "one way", func() error {
+	eventually(t, "one way", func() error {
 		return c.hasRoute("node-a", `203\.0\.113\.0/24 via 10\.1\.0\.2 dev eth0 proto bird`)
 	})
 	for _, change := range watch.changes() {
@@ -120,7 +120,7 @@ resources:
 			c.established("a", 2)
 			for family, hop := range map[string]string{"4": "10.1.0.11", "6": "fd00:1::b"} {
 				want := []string{"BGP.origin: IGP", strings.TrimSpace("BGP.as_path: " + tt.path), "BGP.next_hop: " + hop, "BGP.local_pref: 100"}
-				eventually(t, 10*time.Second, "route in IPv"+family, func() error {
+				eventually(t, "route in IPv"+family, func() error {
 					var got []string
 					text := c.sh("tor").run("birdc -s $BIRD_SOCKET 'show route all protocol node_a_ipv" + family + "'")
 					for line := range strings.Lines(text) {

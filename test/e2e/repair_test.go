@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/weft-net/weft/internal/testenv"
 )
 
 // state is what the agent keeps right on a node, as iproute2 prints it.
@@ -29,7 +31,7 @@ func TestRepair(t *testing.T) {
 	other := netip.PrefixFrom(netip.MustParseAddr(c.addr("b1")), 26).Masked().String()
 	other6 := netip.PrefixFrom(c.pod("b1").Addresses[1], 122).Masked().String()
 	for what, pattern := range map[string]string{"IPv4": other + " via .*", "IPv6": other6 + " via .*"} {
-		t.Logf("%s by BGP after %v", what, c.awaitRoute(10*time.Second, "node-a", pattern))
+		t.Logf("%s by BGP after %v", what, c.awaitRoute("node-a", pattern))
 	}
 	const foreign = "203.0.113.0/24 via 10.1.0.1 dev eth0"
 	for _, command := range []string{
@@ -65,8 +67,8 @@ func TestRepair(t *testing.T) {
 		}
 		start := time.Now()
 		for got := c.state("node-a"); got != want; got = c.state("node-a") {
-			if time.Since(start) > time.Second {
-				t.Errorf("%s: after a second still:\n%s\nwant:\n%s", what, diff(got, want), want)
+			if time.Since(start) > testenv.Patience {
+				t.Errorf("%s: after %v still:\n%s\nwant:\n%s", what, testenv.Patience, diff(got, want), want)
 				break
 			}
 		}
@@ -80,7 +82,7 @@ func TestRepair(t *testing.T) {
 	before := a.run("ip route")
 	a.run("ip link set eth0 down; ip link set eth0 up; ip route add default via 10.1.0.1; ip route add " + foreign +
 		"; ip route add 192.168.250.0/26 via 10.1.0.12 dev eth0 proto static; ip route add 192.168.251.0/26 via 10.1.0.12 dev eth0 metric 77")
-	took := eventually(t, time.Second, "routes after the uplink was down", func() error {
+	took := eventually(t, "routes after the uplink was down", func() error {
 		if d := diff(a.run("ip route"), before); d != "" {
 			return errors.New(d)
 		}
@@ -107,7 +109,7 @@ func (c *cluster) repairLink(a *shell, link string) {
 	}
 	a.run("echo 0 >/proc/sys/net/ipv4/conf/" + link + "/proxy_arp; echo 80 >/proc/sys/net/ipv4/neigh/" + link + "/proxy_delay; echo 0 >/proc/sys/net/ipv6/conf/" + link + "/proxy_ndp")
 	// No event tells of these: they are put right by the resync, here of 2 s.
-	took := eventually(c.t, 6*time.Second, "sysctls of "+link, func() error {
+	took := eventually(c.t, "sysctls of "+link, func() error {
 		for name, want := range settings {
 			if got := a.run("cat /proc/sys/net/" + name); got != want {
 				return fmt.Errorf("%s is %s, want %s", name, got, want)
@@ -144,7 +146,7 @@ func TestEarlierRun(t *testing.T) {
 	c.established("node-a", 2)
 	a := c.sh("node-a")
 	other := netip.PrefixFrom(netip.MustParseAddr(c.addr("b1")), 26).Masked().String() + ` via 10\.1\.0\.12 dev eth0 proto bird`
-	c.awaitRoute(10*time.Second, "node-a", other)
+	c.awaitRoute("node-a", other)
 	c.stop("node-a", true)
 	c.stop("node-b", true)
 	const stale = "192.168.77.0/26 via 10.1.0.12 dev eth0 proto bird"
@@ -158,7 +160,7 @@ func TestEarlierRun(t *testing.T) {
 	end := c.startTrain("a1", c.addr("b1"))
 	c.start("node-b")
 	c.established("node-a", 2)
-	eventually(t, 20*time.Second, "stale routes to go", func() error {
+	eventually(t, "stale routes to go", func() error {
 		for _, gone := range []string{stale, "blackhole 192.168.78.0/26 proto bird"} {
 			if err := c.lacksRoute("node-a", strings.ReplaceAll(gone, ".", `\.`)); err != nil {
 				return err

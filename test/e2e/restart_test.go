@@ -101,7 +101,7 @@ func TestRestart(t *testing.T) {
 				s := c.established(n, 2)
 				for _, p := range s.Peers {
 					if p.Stale != 0 || p.Received == 0 {
-						eventually(t, 10*time.Second, "routes confirmed", func() error { return c.confirmed(n) })
+						eventually(t, "routes confirmed", func() error { return c.confirmed(n) })
 					}
 				}
 			}

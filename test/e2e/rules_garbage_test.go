@@ -6,9 +6,10 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/weft-net/weft/internal/testenv"
 )
 
 // fragile has a pod for each thing that goes wrong, and one that must stay as it is.
@@ -93,7 +94,7 @@ func (v victims) put(t *testing.T, name, value string) {
 // noted waits until a node's status has a line with all of some words.
 func (v victims) noted(t *testing.T, words ...string) {
 	t.Helper()
-	eventually(t, 10*time.Second, "note", func() error {
+	eventually(t, "note", func() error {
 		s, err := v.c.agentStatus("node-a")
 		if err != nil {
 			return err
@@ -191,7 +192,7 @@ func TestHugePolicies(t *testing.T) {
 	const setPath = "/calico/resources/v3/projectcalico.org/globalnetworksets/big"
 	write := func(key, value string) {
 		t.Helper()
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), testenv.Patience)
 		defer cancel()
 		if _, err := v.etcd.Put(ctx, key, value); err != nil {
 			t.Fatal(err)
@@ -218,7 +219,7 @@ func TestHugePolicies(t *testing.T) {
 	write(policyPath+"long", rawPolicy("long", `{"selector": "`+long.String()+`", "ingress": [{"action": "Allow", "protocol": "TCP", "destination": {"ports": [81]}}]}`))
 	// What the schema forbids is an error about the object, which then denies what it
 	// selects where that can be said; and in no case a reason for anything else to stop.
-	eventually(t, 20*time.Second, "the large ones", func() error {
+	eventually(t, "the large ones", func() error {
 		for _, name := range []string{"rules", "long"} {
 			if notesAbout(v.c, "node-a", "NetworkPolicy/default/"+name) == "" {
 				return errors.New(name + " is not noted")
@@ -257,7 +258,7 @@ func TestHugePolicies(t *testing.T) {
 	write(strings.TrimSuffix(setPath, "big")+"new", strings.ReplaceAll(fmt.Sprintf(set, strings.Join(nets[:50], ",")), `"big"`, `"new"`))
 	v.client.becomes("tcp 192.168.1.6 81", "answer")
 	v.client.becomes("tcp 192.168.1.5 80", "silence") // the client is in it no more
-	eventually(t, 10*time.Second, "no note", func() error {
+	eventually(t, "no note", func() error {
 		if bad := notesAbout(v.c, "node-a", "NetworkPolicy/default/big"); bad != "" {
 			return errors.New(bad)
 		}

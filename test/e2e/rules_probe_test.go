@@ -15,10 +15,13 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/weft-net/weft/internal/testenv"
 )
 
-// How long a probe waits. One of TCP that should be answered is sent again where it was
-// not, since the machine may be busy; those of UDP are counted.
+// How long a probe waits for what must not come. One of TCP that should be answered, or
+// refused, is sent again where it was not, since the machine may be busy; those of UDP are
+// counted, and wait for as long as it takes.
 const (
 	waitTCP = 400 * time.Millisecond
 	waitUDP = 2 * time.Second
@@ -83,8 +86,9 @@ func hear(ports []string, in io.Reader, out io.Writer) error {
 // each with a line:
 //
 //	tcp ADDRESS PORT                      answer, refused or silence
-//	udp ADDRESS PORT COUNT WORD           COUNT datagrams, each of a flow of its own:
-//	                                      how many were answered and refused
+//	udp ADDRESS PORT COUNT WORD [all]     COUNT datagrams, each of a flow of its own:
+//	                                      how many were answered and refused; with
+//	                                      all, each will be, and is waited for
 //	raw SOURCE ADDRESS PROTOCOL PORT WORD sent
 func probes(in io.Reader, out io.Writer) error {
 	for lines := bufio.NewScanner(in); lines.Scan(); {
@@ -95,7 +99,9 @@ func probes(in io.Reader, out io.Writer) error {
 		case len(f) == 3 && f[0] == "tcp":
 			said = probeTCP(net.JoinHostPort(f[1], f[2]))
 		case len(f) == 5 && f[0] == "udp":
-			said, err = probeUDP(net.JoinHostPort(f[1], f[2]), f[3], f[4])
+			said, err = probeUDP(net.JoinHostPort(f[1], f[2]), f[3], f[4], waitUDP)
+		case len(f) == 6 && f[0] == "udp" && f[5] == "all":
+			said, err = probeUDP(net.JoinHostPort(f[1], f[2]), f[3], f[4], testenv.Patience)
 		case len(f) == 6 && f[0] == "raw":
 			said, err = "sent", sendRaw(f[1], f[2], f[3], f[4], f[5])
 		default:
@@ -122,7 +128,7 @@ func probeTCP(to string) string {
 }
 
 // probeUDP sends all datagrams and then waits for the answers.
-func probeUDP(to, count, word string) (string, error) {
+func probeUDP(to, count, word string, wait time.Duration) (string, error) {
 	n, err := strconv.Atoi(count)
 	if err != nil {
 		return "", err
@@ -138,7 +144,7 @@ func probeUDP(to, count, word string) (string, error) {
 		}
 	}
 	answered, refused := 0, 0
-	deadline := time.Now().Add(waitUDP)
+	deadline := time.Now().Add(wait)
 	for _, c := range conns {
 		_ = c.SetReadDeadline(deadline)
 		switch _, err := c.Read(make([]byte, 2048)); {
@@ -222,16 +228,19 @@ func (c *cluster) prober(target string) prober { c.t.Helper(); return prober{c.h
 // says fails unless a probe has that answer.
 func (p prober) says(probe, want string) error {
 	p.t.Helper()
+	if f := strings.Fields(probe); f[0] == "udp" && strings.HasPrefix(want, f[3]+" answered") {
+		probe += " all"
+	}
 	if got := p.ask(probe); got != want {
 		return fmt.Errorf("%s: %s, want %s", probe, got, want)
 	}
 	return nil
 }
 
-// must is says at once; an answer of TCP may take some tries.
+// must is says at once; an answer, or a refusal, of TCP may take some tries.
 func (p prober) must(probe, want string) {
 	p.t.Helper()
-	if want == "answer" {
+	if want == "answer" || want == "refused" {
 		p.becomes(probe, want)
 		return
 	}
@@ -243,7 +252,7 @@ func (p prober) must(probe, want string) {
 // becomes waits for an answer.
 func (p prober) becomes(probe, want string) {
 	p.t.Helper()
-	eventually(p.t, 10*time.Second, want, func() error { return p.says(probe, want) })
+	eventually(p.t, want, func() error { return p.says(probe, want) })
 }
 
 // ear listens in a target.
@@ -275,7 +284,7 @@ func (e *ear) hears(t testing.TB, from prober, source, to, protocol, port string
 	}
 	for i := range 5 {
 		mark := fmt.Sprintf("mark-%d-%d", e.n, i)
-		if got := from.ask("udp " + e.addr + " 9 1 " + mark); got != "1 answered, 0 refused" {
+		if got := from.ask("udp " + e.addr + " 9 1 " + mark + " all"); got != "1 answered, 0 refused" {
 			t.Fatalf("mark to %s: %s", e.addr, got)
 		}
 		if e.until(word, mark) {

@@ -3,7 +3,6 @@ package e2e_test
 import (
 	"strings"
 	"testing"
-	"time"
 )
 
 // live is a node with a host endpoint, and pods that ask.
@@ -87,9 +86,9 @@ func TestSettingsLive(t *testing.T) {
 func invalid(t *testing.T, c *cluster, client prober, set func(string)) {
 	t.Helper()
 	rules := func() string { return c.sh("node-a").run("nft list table ip weft; nft list table ip6 weft") }
-	c.await("invalid packets are dropped", 10*time.Second, func() bool { return strings.Contains(rules(), "ct state invalid") })
+	c.await("invalid packets are dropped", func() bool { return strings.Contains(rules(), "ct state invalid") })
 	set(`"disableConntrackInvalidCheck": true`)
-	c.await("invalid packets are not looked for", 10*time.Second, func() bool { return !strings.Contains(rules(), "ct state invalid") })
+	c.await("invalid packets are not looked for", func() bool { return !strings.Contains(rules(), "ct state invalid") })
 	client.must("tcp 192.168.1.2 80", "answer")
 }
 
@@ -102,10 +101,10 @@ func without(t *testing.T, c *cluster, set func(string)) {
 		"logActionRateLimit": "1/hour", "logActionRateLimitBurst": 1, "nftablesRefreshInterval": "10s", "ipv6Support": false, "maxIpsetSize": 100,
 		"deniedConnections": "Keep", "logDefaultDeny": "Enabled", "nftablesFilterAllowAction": "Return", "iptablesFilterDenyAction": "Reject"`)
 	const want = "[bpfEnabled iptablesFilterDenyAction]"
-	c.await("only two settings are without effect", 10*time.Second, func() bool {
+	c.await("only two settings are without effect", func() bool {
 		return strings.Contains(notesAbout(c, "node-a", "FelixConfiguration"), want)
 	})
-	c.await("there is no table for IPv6", 10*time.Second, func() bool {
+	c.await("there is no table for IPv6", func() bool {
 		return !strings.Contains(c.sh("node-a").run("nft list tables"), "ip6 weft")
 	})
 }

@@ -4,7 +4,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 )
 
 // sources is a pod that lies, one that may send from other addresses, and one that
@@ -59,7 +58,7 @@ func TestSources(t *testing.T) {
 	}
 	becomes := func(p prober, source, to, protocol, port string, want bool) {
 		t.Helper()
-		c.await("protocol "+protocol+" port "+port+" from "+source+" changes", 10*time.Second, func() bool {
+		c.await("protocol "+protocol+" port "+port+" from "+source+" changes", func() bool {
 			return sink.hears(t, p, source, to, protocol, port) == want
 		})
 	}

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/weft-net/weft/internal/agent"
 )
@@ -180,7 +179,7 @@ func logs(t *testing.T, c *cluster, client prober) {
 		{"policy=GlobalNetworkPolicy/platform.web", "src=fd00:168::1:1", "dst=fd00:168::1:2", "dport=53"},
 		{"tier=default", "policy=NetworkPolicy/default/out", "direction=Egress", "rule=0", "dport=81", "protocol=TCP"},
 	} {
-		eventually(t, 5*time.Second, "log", func() error {
+		eventually(t, "log", func() error {
 			if len(c.logged("node-a", want...)) == 0 {
 				return fmt.Errorf("no line with %v", want)
 			}
@@ -192,7 +191,7 @@ func logs(t *testing.T, c *cluster, client prober) {
 	}
 	st := c.store()
 	put(t, st, felix(`"logActionRateLimit": "2/hour", "logActionRateLimitBurst": 5, "logDefaultDeny": "Enabled", "logPrefix": "slow"`))
-	eventually(t, 10*time.Second, "a default deny", func() error {
+	eventually(t, "a default deny", func() error {
 		client.ask("udp 192.168.1.2 98 1 x")
 		if len(c.logged("node-a", "prefix=slow", "policy=Tier/default", "rule=end", "tier=default", "dport=98")) == 0 {
 			return errors.New("it is not logged")
@@ -207,7 +206,7 @@ func logs(t *testing.T, c *cluster, client prober) {
 	}
 	// The mark of another rule comes after the flood's lines in the log.
 	client.ask("tcp 192.168.1.2 81")
-	eventually(t, 5*time.Second, "the mark", func() error {
+	eventually(t, "the mark", func() error {
 		if len(c.logged("node-a", "prefix=slow", "dport=81")) == 0 {
 			return errors.New("it is not logged")
 		}

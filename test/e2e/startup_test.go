@@ -222,14 +222,14 @@ func TestStartsNoProgram(t *testing.T) {
 		c.reach("pod/default/b1", addressOf(t, a).String())
 	}
 	c.sh("node-a").run("ip route flush proto bird")
-	c.awaitRoute(5e9, "node-a", `192\.168\..*/26 via 10\.1\.0\.12 dev eth0 proto bird`)
+	c.awaitRoute("node-a", `192\.168\..*/26 via 10\.1\.0\.12 dev eth0 proto bird`)
 	st := c.store()
 	putPolicy(t, func(text string) { t.Helper(); put(t, st, text) }, "NetworkPolicy", "traced", `{"ingress": [{"action": "Log"}, {"action": "Allow", "protocol": "ICMP"}]}`)
 	c.serve("a1", "81")
 	denied := func() error { return c.talker("b1").denied(talkUDP, net.JoinHostPort(c.addr("a1"), "81")) }
-	eventually(t, 5e9, "policy in force", denied)
+	eventually(t, "policy in force", denied)
 	c.sh("node-a").run("nft delete table ip weft; iptables-nft -w -P FORWARD DROP")
-	eventually(t, 5e9, "policy in force again", denied)
+	eventually(t, "policy in force again", denied)
 	c.reach("pod/default/b1", c.addr("a1"))
 	h.must("DEL", containerNames("traced", 3)...)
 	s, err := c.agentStatus("node-a")

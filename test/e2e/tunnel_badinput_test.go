@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/weft-net/weft/internal/model"
 )
@@ -14,7 +13,7 @@ import (
 // in one line.
 func (c *cluster) noted(node string, want ...string) {
 	c.t.Helper()
-	eventually(c.t, 15*time.Second, "notes of "+node, func() error {
+	eventually(c.t, "notes of "+node, func() error {
 		s, err := c.agentStatus(node)
 		if err != nil {
 			return err
@@ -32,7 +31,7 @@ func (c *cluster) noted(node string, want ...string) {
 // unnoted waits until the status of a node has no note with a text.
 func (c *cluster) unnoted(node, text string) {
 	c.t.Helper()
-	eventually(c.t, 35*time.Second, "notes of "+node, func() error {
+	eventually(c.t, "notes of "+node, func() error {
 		s, err := c.agentStatus(node)
 		if err == nil && strings.Contains(strings.Join(s.Notes, "\n"), text) {
 			err = fmt.Errorf("%q still in:\n%s", text, strings.Join(s.Notes, "\n"))

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	v3 "github.com/weft-net/weft/api/v3"
 	"github.com/weft-net/weft/internal/model"
@@ -38,7 +37,7 @@ func TestIPIPStays(t *testing.T) {
 	}
 	c.sh("b").run("ip link del tunl0")
 	ipip := [2]mode{{"ipip", false}, {}}
-	eventually(t, 5*time.Second, "tunl0 again", func() error {
+	eventually(t, "tunl0 again", func() error {
 		if c.tunnelAddr("b", "tunl0") == "" {
 			return errors.New("no address")
 		}
@@ -69,7 +68,7 @@ env: {CALICO_IPV4POOL_CIDR: none}
 resources:
 - `+ipip.pool("four", pool4)))
 	c.refresh()
-	eventually(t, 20*time.Second, "routes", func() error { return c.waysOf(ipip, false) })
+	eventually(t, "routes", func() error { return c.waysOf(ipip, false) })
 	addr := netip.MustParseAddr(c.tunnelAddr("a", "tunl0"))
 	if !netip.MustParsePrefix(pool4).Contains(addr) || c.mtu("a", "tunl0") != "1480" || c.record("a").Spec.BGP.IPv4IPIPTunnelAddr != addr.String() {
 		t.Errorf("tunl0 has %v and MTU %s; the record says %+v; want an address of the pool in both, and 1480",
@@ -99,7 +98,7 @@ resources:
 		t.Errorf("with the next agent:\n%s\nbefore:\n%s", after, before)
 	}
 	c.sh("a").run("ip addr del " + addr.String() + "/32 dev tunl0")
-	eventually(t, 5*time.Second, "what somebody removed", func() error {
+	eventually(t, "what somebody removed", func() error {
 		if after := look(); after != before {
 			return fmt.Errorf("got\n%s\nwant\n%s", after, before)
 		}
@@ -116,7 +115,7 @@ func (c *cluster) leaveIPIP() {
 	w.mark()
 	w.read()
 	put(c.t, c.st(), mode{}.pool("four", pool4))
-	eventually(c.t, 10*time.Second, "the end of IPIP", func() error {
+	eventually(c.t, "the end of IPIP", func() error {
 		for _, n := range stations() {
 			if out, code := c.sh(n.name).try("ip -o -4 addr show dev tunl0"); code != 0 || out != "" {
 				return fmt.Errorf("node %s: exit code %d: %q, want tunl0 without an address", n.name, code, out)
@@ -128,7 +127,7 @@ func (c *cluster) leaveIPIP() {
 		return errors.Join(c.waysOf(mode{}, false), c.tunnelHandles([2]mode{}))
 	})
 	w.mark()
-	if r := w.read(); r.Outage > mostOutage() || r.Sent == 0 {
+	if r := w.read(); r.Outage > mostOutage || r.Sent == 0 {
 		c.t.Errorf("the end of IPIP: %d of %d lost, %v without an answer", r.Lost, r.Sent, r.Outage)
 	}
 }
@@ -148,7 +147,7 @@ resources:
 	c.refresh()
 	as := func(what string) {
 		t.Helper()
-		eventually(t, 10*time.Second, what, func() error { return errors.Join(c.ways(modes), c.traces(modes)) })
+		eventually(t, what, func() error { return errors.Join(c.ways(modes), c.traces(modes)) })
 	}
 	as("routes and entries")
 	macs := func(node string) [2]string {
@@ -169,7 +168,7 @@ resources:
 	// The record has the last word about hardware addresses.
 	own := [2]string{"66:00:00:00:00:01", "66:00:00:00:00:02"}
 	c.editNode("b", func(n *v3.Node) { n.Spec.VXLANTunnelMACAddr, n.Spec.VXLANTunnelMACAddrV6 = own[0], own[1] })
-	eventually(t, 10*time.Second, "the record's hardware addresses", func() error {
+	eventually(t, "the record's hardware addresses", func() error {
 		if macs("b") != own {
 			return fmt.Errorf("%v", macs("b"))
 		}
@@ -191,7 +190,7 @@ resources:
 	c.stop("c", false)
 	st := c.store()
 	take(t, st, model.Node{Name: "c"}.Key())
-	eventually(t, 10*time.Second, "the node to be forgotten", func() error {
+	eventually(t, "the node to be forgotten", func() error {
 		for _, link := range []string{"vxlan.calico", "vxlan-v6.calico"} {
 			if got := entries(c.sh("a").run("bridge fdb show dev " + link + "; ip neigh show dev " + link)); len(got) != 2 {
 				return fmt.Errorf("%s has %v, want two entries, of b", link, got)
@@ -224,7 +223,7 @@ func (c *cluster) record(node string) *v3.Node {
 // editNode changes a Node resource, which its agent may change as well.
 func (c *cluster) editNode(node string, edit func(*v3.Node)) {
 	c.t.Helper()
-	eventually(c.t, 5*time.Second, "edit node "+node, func() error {
+	eventually(c.t, "edit node "+node, func() error {
 		o, err := c.st().Get(c.t.Context(), model.Node{Name: node}.Key())
 		if err != nil {
 			return err

@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -158,7 +157,7 @@ func strangers(t *testing.T) {
 	are := func(what string, want bool) {
 		t.Helper()
 		for _, w := range ways {
-			eventually(t, 10*time.Second, fmt.Sprintf("%s: packets of pool %s", what, w.pool.name), func() error {
+			eventually(t, fmt.Sprintf("%s: packets of pool %s", what, w.pool.name), func() error {
 				if comes(w) != want {
 					return fmt.Errorf("taken: %v, want %v", !want, want)
 				}

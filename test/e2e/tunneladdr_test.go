@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	v3 "github.com/weft-net/weft/api/v3"
 	"github.com/weft-net/weft/internal/allocator"
@@ -56,7 +55,7 @@ resources:
 		return vxlan, ipip, err
 	}
 	var first string
-	eventually(t, 20*time.Second, "addresses of both nodes", func() error {
+	eventually(t, "addresses of both nodes", func() error {
 		var ipips []string
 		for _, node := range []string{"a", "b"} {
 			vxlan, ipip, err := record(node)
@@ -78,7 +77,7 @@ resources:
 			hungry = node
 		}
 	}
-	eventually(t, 10*time.Second, "the status of "+hungry, func() error {
+	eventually(t, "the status of "+hungry, func() error {
 		s, err := c.agentStatus(hungry)
 		if err == nil && !slices.ContainsFunc(s.Notes, func(n string) bool {
 			return strings.HasPrefix(n, "IPPool/tiny: IPIP: this node has no address for it") && strings.Contains(n, "1 of 1 in use")
@@ -96,7 +95,7 @@ resources:
 	// The one who has it gives it back, then nobody needs one.
 	put(t, st, "apiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata: {name: pods}\nspec: {cidr: 192.168.0.0/16, vxlanMode: Never}\n")
 	put(t, st, "apiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata: {name: tiny}\nspec: {cidr: 10.77.0.0/32, blockSize: 32, ipipMode: Never, allowedUses: [Tunnel]}\n")
-	eventually(t, 10*time.Second, "records without tunnels", func() error {
+	eventually(t, "records without tunnels", func() error {
 		for _, node := range []string{"a", "b"} {
 			if vxlan, ipip, err := record(node); err != nil || vxlan+ipip != "" {
 				return fmt.Errorf("node %s: %q, %q, %w", node, vxlan, ipip, err)
