@@ -18,6 +18,7 @@ import (
 
 	"github.com/weft-net/weft/internal/agent"
 	"github.com/weft-net/weft/internal/cni/rpc"
+	"github.com/weft-net/weft/internal/kernel/sysctl"
 	"github.com/weft-net/weft/internal/model"
 	"github.com/weft-net/weft/internal/peering"
 	"github.com/weft-net/weft/internal/plan"
@@ -79,6 +80,9 @@ func nodeRun(ctx context.Context, p Process) error {
 		return err
 	}
 	c.Level = &level
+	if err := sysctl.Unlock(); err != nil {
+		log.Warn("settings of the network can't be changed; those that are not as they must be will be named", "err", err)
+	}
 	for _, f := range c.Felix {
 		if l, err := run.ParseLevel(f.LogSeverity); err == nil && f.LogSeverity != "" {
 			level.Set(l)
