@@ -36,6 +36,9 @@ type attachments struct {
 	store    store.Store
 	alloc    *allocator.Allocator
 	arrivals *arrivals
+	// orchestrator knows pods; nil: requests are taken as they are.
+	orchestrator Orchestrator
+	kubeNode     string // what Kubernetes calls this node; empty: the same
 	// applied returns when the kernel has everything that the workload on that
 	// link needs, routes and policy; where index is not 0, on the link with that
 	// index.
@@ -52,18 +55,29 @@ type attachments struct {
 	adds    uint64                    // ADDs begun
 	added   map[rpc.Attachment]uint64 // the number of the latest ADD of each
 	profile map[string]bool           // profiles that are known to exist
+	ranges  []netip.Prefix            // of this node's pods, once they are known
 }
 
 var _ rpc.Agent = (*attachments)(nil)
 
 // Add implements [rpc.Agent].
-func (a *attachments) Add(ctx context.Context, r rpc.AddRequest) (rpc.AddResponse, error) {
-	if err := a.serves(r.Node); err != nil {
+func (a *attachments) Add(ctx context.Context, in rpc.AddRequest) (rpc.AddResponse, error) {
+	if err := a.serves(in.Node); err != nil {
+		return rpc.AddResponse{}, err
+	}
+	r, err := a.describe(ctx, in)
+	if err != nil {
+		return rpc.AddResponse{}, err
+	}
+	if r.Preview {
+		return r.preview(), nil
+	}
+	if err := a.gate(ctx, r.ReadinessGates); err != nil {
 		return rpc.AddResponse{}, err
 	}
 	a.begin(r.Attachment)
 	req := allocator.Request{Request: ipam.Request{
-		Holder: a.holder(r),
+		Holder: a.holder(r.AddRequest),
 		Use:    model.UseWorkload,
 		Addrs:  r.Address.Exact,
 	}}
@@ -74,15 +88,27 @@ func (a *attachments) Add(ctx context.Context, r rpc.AddRequest) (rpc.AddRespons
 		got, err := a.alloc.Assign(ctx, req)
 		return rpc.AddResponse{Addrs: printed(got.Addrs, r.Address.Exact)}, explain(err)
 	}
-	got, ep, err := a.assignWithEndpoint(ctx, req, r)
+	got, ep, before, err := a.assignWithEndpoint(ctx, req, r)
 	if err != nil {
 		return rpc.AddResponse{}, explain(err)
 	}
-	if err := a.inForce(ctx, r, ep); err != nil {
+	if err := a.inForce(ctx, r.AddRequest, ep); err != nil {
 		return rpc.AddResponse{}, err
 	}
+	a.forget(ctx, r.Attachment, before)
 	addrs := append(printed(got.Addrs, r.Address.Exact), r.Endpoint.Given...)
-	return rpc.AddResponse{Addrs: addrs, MTU: mtuFor(a.mtu(), addrs)}, nil
+	return rpc.AddResponse{Addrs: addrs, MTU: mtuFor(a.mtu(), addrs), MAC: r.Endpoint.MAC}, nil
+}
+
+// forget takes back the addresses of the container that a pod had before: its link has
+// gone to the new one. Its DEL, if it comes, finds nothing to do.
+func (a *attachments) forget(ctx context.Context, at rpc.Attachment, before string) {
+	if before == "" || before == at.ContainerID {
+		return
+	}
+	if _, err := a.alloc.Release(ctx, v3.HandleID(at.Network, before)); err != nil {
+		a.log.Warn("addresses of a pod's earlier container stay until its DEL or a collection of garbage", "workload", at.String(), "container", before, "err", err)
+	}
 }
 
 // mtuFor is the MTU of an interface with these addresses: mtu, but with IPv6 no less than
@@ -118,14 +144,16 @@ func (a *attachments) inForce(ctx context.Context, r rpc.AddRequest, ep model.En
 }
 
 // assignWithEndpoint gives out the addresses and writes the endpoint that has
-// them, in one transaction.
-func (a *attachments) assignWithEndpoint(ctx context.Context, req allocator.Request, r rpc.AddRequest) (allocator.Result, model.Endpoint, error) {
-	if err := a.ensureProfiles(ctx, r.Endpoint.Profiles); err != nil {
-		return allocator.Result{}, model.Endpoint{}, err
+// them, in one transaction. before is the container that had the endpoint, if any.
+func (a *attachments) assignWithEndpoint(ctx context.Context, req allocator.Request, r attaching) (got allocator.Result, ep model.Endpoint, before string, err error) {
+	if r.Orchestrator != rpc.Kubernetes { // whose profiles are those of namespaces
+		if err := a.ensureProfiles(ctx, r.Endpoint.Profiles); err != nil {
+			return got, ep, "", err
+		}
 	}
 	key, err := endpointKey(a.node, r.Attachment, r.Workload)
 	if err != nil {
-		return allocator.Result{}, model.Endpoint{}, &rpc.Error{Code: rpc.CodeInvalidConfig, Msg: err.Error()}
+		return got, ep, "", &rpc.Error{Code: rpc.CodeInvalidConfig, Msg: err.Error()}
 	}
 	// Whether the endpoint exists is nearly always known without a read. When
 	// what is known is old, the transaction is refused, and it is read.
@@ -136,10 +164,12 @@ func (a *attachments) assignWithEndpoint(ctx context.Context, req allocator.Requ
 			if old, err = a.store.Get(ctx, key); errors.Is(err, store.ErrNotFound) {
 				old = store.Object{}
 			} else if err != nil {
-				return allocator.Result{}, model.Endpoint{}, err
+				return got, ep, "", err
 			}
 		}
-		var ep model.Endpoint
+		if was, ok := old.Object.(*v3.WorkloadEndpoint); ok {
+			before = was.Spec.ContainerID
+		}
 		req.Extra = func(addrs []ipam.Assigned) ([]store.Op, error) {
 			op, parsed, err := a.endpointOp(key, old, r, addrs)
 			ep = parsed
@@ -147,7 +177,7 @@ func (a *attachments) assignWithEndpoint(ctx context.Context, req allocator.Requ
 		}
 		got, err := a.alloc.Assign(ctx, req)
 		if lost := errors.Is(err, store.ErrExists) || errors.Is(err, store.ErrConflict) || errors.Is(err, store.ErrNotFound); !lost || attempt == maxAttempts {
-			return got, ep, err
+			return got, ep, before, err
 		}
 		exists = true
 	}

@@ -37,7 +37,7 @@ func endpointKey(node string, at rpc.Attachment, w rpc.Workload) (model.Key, err
 }
 
 // endpointOp is the write of the endpoint; none when it is stored as it should be.
-func (a *attachments) endpointOp(key model.Key, old store.Object, r rpc.AddRequest, addrs []ipam.Assigned) ([]store.Op, model.Endpoint, error) {
+func (a *attachments) endpointOp(key model.Key, old store.Object, r attaching, addrs []ipam.Assigned) ([]store.Op, model.Endpoint, error) {
 	fresh, _ := v3.New(string(model.KindWorkloadEndpoint))
 	o := fresh.(*v3.WorkloadEndpoint)
 	verb := store.Create
@@ -65,7 +65,7 @@ func (a *attachments) endpointOp(key model.Key, old store.Object, r rpc.AddReque
 	return []store.Op{{Verb: verb, Object: old.With(o)}}, ep, nil
 }
 
-func (a *attachments) endpointSpec(s v3.WorkloadEndpointSpec, r rpc.AddRequest, addrs []ipam.Assigned) v3.WorkloadEndpointSpec {
+func (a *attachments) endpointSpec(s v3.WorkloadEndpointSpec, r attaching, addrs []ipam.Assigned) v3.WorkloadEndpointSpec {
 	e := r.Endpoint
 	s.Orchestrator, s.Node, s.ContainerID = r.Orchestrator, a.node, r.ContainerID
 	s.Pod, s.Endpoint, s.InterfaceName, s.MAC = r.Pod, r.IfName, e.HostLink, e.MAC
@@ -73,6 +73,7 @@ func (a *attachments) endpointSpec(s v3.WorkloadEndpointSpec, r rpc.AddRequest, 
 	if r.Orchestrator == rpc.Kubernetes && len(e.Profiles) == 0 {
 		s.Profiles = []string{"kns." + r.Namespace, "ksa." + r.Namespace + ".default"}
 	}
+	s.ServiceAccountName, s.QoSControls = r.account, r.qos
 	s.IPNetworks = nil
 	for _, x := range addrs {
 		s.IPNetworks = append(s.IPNetworks, single(x.Addr).String())
@@ -80,19 +81,35 @@ func (a *attachments) endpointSpec(s v3.WorkloadEndpointSpec, r rpc.AddRequest, 
 	for _, p := range e.Given {
 		s.IPNetworks = append(s.IPNetworks, single(p.Addr()).String())
 	}
-	s.Ports = nil
-	for _, p := range e.Ports {
-		port := v3.WorkloadEndpointPort{Name: p.Name, Protocol: v3.Protocol{Name: strings.ToUpper(p.Protocol)}, Port: p.Port, HostPort: p.HostPort}
-		if p.HostIP.IsValid() {
-			port.HostIP = p.HostIP.String()
-		}
-		s.Ports = append(s.Ports, port)
-	}
+	s.Ports = r.endpointPorts()
 	s.AllowSpoofedSourcePrefixes = nil
 	for _, p := range e.SourcePrefixes {
 		s.AllowSpoofedSourcePrefixes = append(s.AllowSpoofedSourcePrefixes, p.String())
 	}
 	return s
+}
+
+// endpointPorts are the ports that the pod declares, or, where nobody knows the pod, those
+// that the runtime maps.
+func (x *attaching) endpointPorts() []v3.WorkloadEndpointPort {
+	var out []v3.WorkloadEndpointPort
+	add := func(name, protocol string, port, hostPort uint16, hostIP netip.Addr) {
+		p := v3.WorkloadEndpointPort{Name: name, Protocol: v3.Protocol{Name: strings.ToUpper(protocol)}, Port: port, HostPort: hostPort}
+		if hostIP.IsValid() {
+			p.HostIP = hostIP.String()
+		}
+		out = append(out, p)
+	}
+	if x.pod {
+		for _, p := range x.ports {
+			add(p.Name, p.Protocol, p.Port, p.HostPort, p.HostIP)
+		}
+		return out
+	}
+	for _, p := range x.Endpoint.Ports {
+		add(p.Name, p.Protocol, p.Port, p.HostPort, p.HostIP)
+	}
+	return out
 }
 
 // floating maps each external address to the endpoint's own of its family.

@@ -71,7 +71,7 @@ func TestTunnelsFromEnv(t *testing.T) {
 	u := c.Tunnel
 	got := fmt.Sprintf("%t %d %t %d %d %d %s %t %t %v %v %t %v %d %+v", *u.IPIP, *u.IPIPMTU, *u.VXLAN, *u.VXLANMTU, *u.VXLANMTUV6, *u.VNI, u.MTUPattern, *u.RequireMTUFile,
 		*u.ChecksumBroken, u.ExternalNodes, u.Tables, *u.WireGuard, *u.WireGuardKeepalive, *u.WireGuardPort, c.NAT)
-	const want = "true 1440 false 1410 1390 7 ^(a|b)$ true true [10.0.0.1/32 10.1.0.0/16] [{1 100} {200 250}] true 25s 1234 {FirstPort:32768 LastPort:65535 Addr:10.0.0.9 ExcludeHosts:<nil> Link:eth+}"
+	const want = "true 1440 false 1410 1390 7 ^(a|b)$ true true [10.0.0.1/32 10.1.0.0/16] [{1 100} {200 250}] true 25s 1234 {FirstPort:32768 LastPort:65535 Addr:10.0.0.9 ExcludeHosts:<nil> Link:eth+ FloatingIPs:false}"
 	if got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}

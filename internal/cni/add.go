@@ -28,9 +28,6 @@ func (c *call) add(ctx context.Context) error {
 	if err := c.resolve(); err != nil {
 		return err
 	}
-	if c.conf.IPAM.Type == "" && len(c.req.Endpoint.Given) == 0 {
-		return confError("ipam.type: missing; calico-ipam, host-local or another IPAM plugin is wanted")
-	}
 	v, err := c.veth()
 	if err != nil {
 		return err
@@ -65,13 +62,20 @@ func (c *call) veth() (veth, error) {
 // needs the link only when it has assigned. Where the host's link exists already
 // it comes first. On an error both are undone.
 func (c *call) attach(ctx context.Context, nl *netlink.Handle, v veth) (*types100.Result, error) {
+	ranges, err := c.preview(ctx)
+	if err != nil {
+		return nil, err
+	}
 	delegated := c.conf.delegates() && len(c.req.Endpoint.Given) == 0
 	if delegated {
-		given, err := c.delegateAdd(ctx, nl, v)
+		if c.conf.IPAM.Type == "" {
+			return nil, confError("ipam.type: missing; calico-ipam, host-local or another IPAM plugin is wanted")
+		}
+		given, err := c.delegateAdd(ctx, nl, v, ranges)
 		if err != nil {
 			return nil, err
 		}
-		c.req.Endpoint.Given, c.req.Address = given, rpc.AddressWish{}
+		c.req.Endpoint.Given, c.req.Address, c.req.Delegated = given, rpc.AddressWish{}, true
 	}
 	before, err := linkByName(nl, v.host)
 	if err != nil {
@@ -105,7 +109,30 @@ func (c *call) attach(ctx context.Context, nl *netlink.Handle, v veth) (*types10
 	if err != nil {
 		return nil, errors.Join(err, c.undo(nl, v, kept, delegated, got.err))
 	}
+	if got.MAC != "" {
+		v.mac = got.MAC
+	}
 	return c.result(v, got.Addrs), nil
+}
+
+// preview asks the agent what the pod's annotations say of addresses, and for the ranges
+// of the node's pods: what an IPAM plugin of others must be told before it is asked.
+func (c *call) preview(ctx context.Context) (ranges []netip.Prefix, err error) {
+	if !c.conf.delegates() || len(c.req.Endpoint.Given) > 0 || c.req.Orchestrator != rpc.Kubernetes && !c.conf.usesPodCIDR() {
+		return nil, nil
+	}
+	r := c.req
+	r.Preview, r.PodCIDRs = true, c.conf.usesPodCIDR()
+	got, err := c.agent.Add(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	if r.PodCIDRs && len(got.PodCIDRs) == 0 {
+		return nil, &rpc.Error{Code: rpc.CodeTryLater, Msg: "agent: it does not know usePodCidr; it is of another version than this program"}
+	}
+	c.req.Address.Exact = got.Exact
+	c.req.Endpoint.Given = got.Addrs
+	return got.PodCIDRs, nil
 }
 
 // configure sets the container's end up while the agent works, waits for its
@@ -124,6 +151,9 @@ func (c *call) configure(v veth, kept bool, answer <-chan agentAnswer, withdraw 
 		got, answered = <-answer, true
 		if got.err != nil {
 			return got.err
+		}
+		if err := v.correct(pod, kept, got.MAC, c.families(), familiesOf(got.Addrs), c.routes(), c.conf.Container.AllowIPForwarding); err != nil {
+			return err
 		}
 		if len(got.Addrs) == 0 {
 			return &rpc.Error{Code: rpc.CodeNoAddress, Msg: "agent: no address was assigned; are assign_ipv4 and assign_ipv6 both off?"}

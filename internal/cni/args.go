@@ -152,6 +152,9 @@ func parseJob(cmd *skel.CmdArgs, o Options, ipamOnly bool) (*job, error) {
 
 		PolicyTimeout: time.Duration(conf.PolicyTimeout) * time.Second,
 		PolicyProceed: conf.PolicyFailure == "proceed",
+
+		Features:       rpc.Features{AddrsNoIPAM: conf.Features.AddrsNoIPAM, FloatingIPs: conf.Features.FloatingIPs},
+		ReadinessGates: conf.ReadinessGates,
 	}
 	if !ipamOnly {
 		if j.req.Endpoint, err = j.endpoint(linkPrefix(o.LinkPrefixes)); err != nil {
@@ -191,14 +194,14 @@ func (j *job) endpoint(prefix string) (*rpc.Endpoint, error) {
 		}
 	}
 	e.Annotations = j.conf.Runtime.PodAnnotations
+	e.Bandwidth = j.conf.Runtime.Bandwidth
 	return e, nil
 }
 
-// resolve works out the addresses that an ADD asks for: what the pod's
-// annotations say, and above all what is asked for by value.
+// resolve works out the addresses that an ADD asks for: what annotations of the pod say
+// that the runtime passes on, and above all what is asked for by value.
 func (j *job) resolve() error {
-	f := rpc.Features{AddrsNoIPAM: j.conf.Features.AddrsNoIPAM, FloatingIPs: j.conf.Features.FloatingIPs}
-	if err := j.req.Annotate(j.conf.Runtime.PodAnnotations, f); err != nil {
+	if err := j.req.Annotate(j.conf.Runtime.PodAnnotations, j.req.Features); err != nil {
 		return err
 	}
 	exact, err := exactAddrs(j.conf, j.env)
@@ -207,7 +210,7 @@ func (j *job) resolve() error {
 	}
 	noIPAM := j.req.Endpoint != nil && len(j.req.Endpoint.Given) > 0
 	if len(exact) > 0 && !noIPAM {
-		j.req.Address.Exact = exact
+		j.req.Address.Exact, j.req.Fixed = exact, true
 	}
 	return nil
 }

@@ -45,22 +45,28 @@ func (c *call) check(ctx context.Context) error {
 		return err
 	}
 	defer nl.Close()
-	foreign := c.conf.delegates() || c.hasGivenAnnotation()
+	brings := c.bringsAddrs(ctx)
 	errs := []error{
 		v.checkHost(nl),
 		v.ns.doNL(func(nl *netlink.Handle) error { return v.checkPod(nl, addrs, c.routes()) }),
-		c.agent.Check(ctx, rpc.CheckRequest{Attachment: c.attachment(), Workload: c.req.Workload, HostLink: v.host, Addrs: addrs, Given: foreign}),
+		c.agent.Check(ctx, rpc.CheckRequest{Attachment: c.attachment(), Workload: c.req.Workload, HostLink: v.host, Addrs: addrs, Given: brings || c.conf.delegates()}),
 	}
-	if c.conf.delegates() && c.conf.IPAM.Type != "" && !c.hasGivenAnnotation() {
+	if c.conf.delegates() && c.conf.IPAM.Type != "" && !brings {
 		errs = append(errs, c.delegateCheck(ctx))
 	}
 	return errors.Join(errs...)
 }
 
-// hasGivenAnnotation reports whether the pod brought its addresses itself, so
-// that no IPAM plugin knows of them.
-func (c *call) hasGivenAnnotation() bool {
-	return c.resolve() == nil && len(c.req.Endpoint.Given) > 0
+// bringsAddrs reports whether the pod brought its addresses itself, so that no IPAM
+// plugin knows of them.
+func (c *call) bringsAddrs(ctx context.Context) bool {
+	if c.resolve() != nil || len(c.req.Endpoint.Given) > 0 || c.req.Orchestrator != rpc.Kubernetes {
+		return len(c.req.Endpoint.Given) > 0
+	}
+	r := c.req
+	r.Preview = true
+	got, err := c.agent.Add(ctx, r)
+	return err == nil && len(got.Addrs) > 0
 }
 
 func checkError(format string, args ...any) error {

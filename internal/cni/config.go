@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -55,8 +54,11 @@ type config struct {
 }
 
 type ipamConfig struct {
-	Type       string   `json:"type"`
-	Subnet     string   `json:"subnet"`
+	Type   string `json:"type"`
+	Subnet string `json:"subnet"`
+	Ranges [][]struct {
+		Subnet string `json:"subnet"`
+	} `json:"ranges"`
 	AssignIPv4 *string  `json:"assign_ipv4"` // exactly "true" means yes; absent too
 	AssignIPv6 *string  `json:"assign_ipv6"` // exactly "true" means yes
 	IPv4Pools  []string `json:"ipv4_pools"`
@@ -95,7 +97,7 @@ type runtimeConfig struct {
 	MAC            string            `json:"mac"`
 	PortMappings   []portMapping     `json:"portMappings"`
 	PodAnnotations map[string]string `json:"io.kubernetes.cri.pod-annotations"`
-	Bandwidth      map[string]any    `json:"bandwidth"`
+	Bandwidth      rpc.Bandwidth     `json:"bandwidth"`
 }
 
 type portMapping struct {
@@ -162,8 +164,8 @@ func (c *config) checkIPAM() error {
 			return confError("ipam.routes: an entry has no dst")
 		}
 	}
-	if strings.EqualFold(c.IPAM.Subnet, "usePodCidr") {
-		return &rpc.Error{Code: rpc.CodeUnsupportedField, Msg: "conf: ipam.subnet: usePodCidr needs the Kubernetes API, which this version does not use; give a CIDR"}
+	if c.usesPodCIDR() && !c.delegates() {
+		return confError("ipam.subnet: usePodCidr is for plugins such as host-local; %s takes addresses from IP pools", c.IPAM.Type)
 	}
 	return nil
 }
@@ -172,21 +174,9 @@ func (c *config) checkIPAM() error {
 // in this version.
 func (c *config) unbuilt() []string {
 	var keys []string
-	if len(c.ReadinessGates) > 0 {
-		keys = append(keys, "readiness_gates")
-	}
 	if len(c.DataplaneOptions) > 0 {
 		keys = append(keys, "dataplane_options")
 	}
-	if len(c.Runtime.Bandwidth) > 0 {
-		keys = append(keys, "runtimeConfig.bandwidth")
-	}
-	for k := range c.Runtime.PodAnnotations {
-		if strings.HasPrefix(k, "qos.projectcalico.org/") || k == "kubernetes.io/ingress-bandwidth" || k == "kubernetes.io/egress-bandwidth" {
-			keys = append(keys, "annotation "+k)
-		}
-	}
-	slices.Sort(keys)
 	return keys
 }
 

@@ -78,8 +78,8 @@ func TestBadConfigIsRefusedInOneLine(t *testing.T) {
 		`{"ipam":{"assign_ipv4":true}}`:         "conf: ipam.assign_ipv4: want a string, not bool",
 		`{"ipam":{"ipv4_pools":"default"}}`:     "conf: ipam.ipv4_pools: want a list, not string",
 		`{"ipam":[]}`:                           "conf: ipam: want an object, not array",
-		`{"ipam":{"subnet":"usePodCidr"}}`:      "conf: ipam.subnet: usePodCidr needs the Kubernetes API, which this version does not use; give a CIDR",
-		`{"ipam":{"routes":[{}]}}`:              "conf: ipam.routes: an entry has no dst",
+		`{"ipam":{"type":"calico-ipam","subnet":"usePodCidr"}}`:                                     "conf: ipam.subnet: usePodCidr is for plugins such as host-local; calico-ipam takes addresses from IP pools",
+		`{"ipam":{"routes":[{}]}}`:                                                                  "conf: ipam.routes: an entry has no dst",
 		`{"runtimeConfig":{"portMappings":[{"hostPort":80,"containerPort":80,"protocol":"icmp"}]}}`: `conf: runtimeConfig.portMappings[0].protocol: "icmp": unknown; tcp, udp and sctp are allowed`,
 		`{"runtimeConfig":{"portMappings":[{"hostPort":80}]}}`:                                      "conf: runtimeConfig.portMappings[0].containerPort: 0: out of range; 1 to 65535 are allowed",
 		`{"runtimeConfig":{"mac":"01:00:5e:00:00:01"}}`:                                             `conf: requested MAC "01:00:5e:00:00:01": not a MAC address for an interface: it is a group address or zero`,
@@ -121,8 +121,11 @@ func TestCalicosKeysAreAccepted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := strings.Join(j.conf.unbuilt(), " "); got != "dataplane_options readiness_gates" {
+	if got := strings.Join(j.conf.unbuilt(), " "); got != "dataplane_options" {
 		t.Errorf("reported as without effect: %q", got)
+	}
+	if len(j.req.ReadinessGates) != 1 || !j.req.Features.FloatingIPs || !j.req.Features.AddrsNoIPAM {
+		t.Errorf("the agent is asked %+v", j.req)
 	}
 	if j.req.PolicyTimeout != 10*time.Second || j.req.PolicyProceed {
 		t.Errorf("waits %v for policy, and then proceeds: %t; want 10s, false", j.req.PolicyTimeout, j.req.PolicyProceed)

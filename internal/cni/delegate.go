@@ -23,7 +23,7 @@ import (
 // delegateAdd gets addresses from the IPAM plugin that the configuration names.
 // What a complete interface of an earlier ADD has is kept: IPAM plugins refuse
 // to serve a container twice.
-func (c *call) delegateAdd(ctx context.Context, nl *netlink.Handle, v veth) ([]netip.Prefix, error) {
+func (c *call) delegateAdd(ctx context.Context, nl *netlink.Handle, v veth, ranges []netip.Prefix) ([]netip.Prefix, error) {
 	inPod, ours, err := v.find(nl)
 	if err != nil {
 		return nil, err
@@ -36,7 +36,7 @@ func (c *call) delegateAdd(ctx context.Context, nl *netlink.Handle, v veth) ([]n
 			return nil, err
 		}
 	}
-	conf, err := c.delegateConf()
+	conf, err := c.delegateConf(ranges)
 	if err != nil {
 		return nil, err
 	}
@@ -82,28 +82,37 @@ func (c *call) delegatedAddrs(out []byte) ([]netip.Prefix, error) {
 	return addrs, nil
 }
 
-// delegateConf is the configuration for the IPAM plugin: ours, with addresses
-// that only an annotation asks for in the place where plugins look.
-func (c *call) delegateConf() ([]byte, error) {
-	if len(c.req.Address.Exact) == 0 {
+// delegateConf is the configuration for the IPAM plugin: ours, with the ranges of the
+// node's pods where it says usePodCidr, and with addresses that only an annotation asks
+// for in the place where plugins look.
+func (c *call) delegateConf(ranges []netip.Prefix) ([]byte, error) {
+	if len(c.req.Address.Exact) == 0 && !c.conf.usesPodCIDR() {
 		return c.cmd.StdinData, nil
 	}
 	var conf map[string]any
 	if err := json.Unmarshal(c.cmd.StdinData, &conf); err != nil {
 		return nil, confError("%v", err)
 	}
-	args, _ := conf["args"].(map[string]any)
-	if args == nil {
-		args = map[string]any{}
-		conf["args"] = args
+	if c.conf.usesPodCIDR() {
+		ipam, _ := conf["ipam"].(map[string]any)
+		if err := setPodCIDRs(ipam, ranges); err != nil {
+			return nil, err
+		}
 	}
-	cni, _ := args["cni"].(map[string]any)
-	if cni == nil {
-		cni = map[string]any{}
-		args["cni"] = cni
+	if len(c.req.Address.Exact) > 0 {
+		object(object(conf, "args"), "cni")["ips"] = c.req.Address.Exact
 	}
-	cni["ips"] = c.req.Address.Exact
 	return json.Marshal(conf)
+}
+
+// object is the object at a key of m, made if there is none.
+func object(m map[string]any, key string) map[string]any {
+	o, _ := m[key].(map[string]any)
+	if o == nil {
+		o = map[string]any{}
+		m[key] = o
+	}
+	return o
 }
 
 func (c *call) delegateDel(ctx context.Context) error    { return c.delegate(ctx, "DEL") }
@@ -113,7 +122,11 @@ func (c *call) delegateGC(ctx context.Context) error     { return c.delegate(ctx
 
 // delegateDelOf has the IPAM plugin take back what it gave another container.
 func (c *call) delegateDelOf(ctx context.Context, a rpc.Attachment) error {
-	_, err := c.runIPAM(ctx, "DEL", c.cmd.StdinData, "CNI_CONTAINERID="+a.ContainerID, "CNI_IFNAME="+a.IfName)
+	conf, err := c.delegateConf(nil)
+	if err != nil {
+		return err
+	}
+	_, err = c.runIPAM(ctx, "DEL", conf, "CNI_CONTAINERID="+a.ContainerID, "CNI_IFNAME="+a.IfName)
 	if err != nil {
 		return fmt.Errorf("ipam %s: %w", c.conf.IPAM.Type, err)
 	}
@@ -122,7 +135,11 @@ func (c *call) delegateDelOf(ctx context.Context, a rpc.Attachment) error {
 
 // delegate passes a verb without a result on to the IPAM plugin.
 func (c *call) delegate(ctx context.Context, verb string) error {
-	if _, err := c.runIPAM(ctx, verb, c.cmd.StdinData); err != nil {
+	conf, err := c.delegateConf(nil)
+	if err != nil {
+		return err
+	}
+	if _, err := c.runIPAM(ctx, verb, conf); err != nil {
 		return fmt.Errorf("ipam %s: %w", c.conf.IPAM.Type, err)
 	}
 	return nil

@@ -23,9 +23,11 @@ type fakeAgent struct {
 	gave  map[rpc.Attachment][]netip.Prefix
 	dels  []rpc.DelRequest
 	next  int
-	fixed []netip.Prefix // what the next Add gives, unless nil
-	fail  error          // of each Add, after it assigned
-	stall chan struct{}  // Add closes it after it assigned, and waits for its context
+	fixed []netip.Prefix        // what the next Add gives, unless nil
+	fail  error                 // of each Add, after it assigned
+	stall chan struct{}         // Add closes it after it assigned, and waits for its context
+	pod   func(*rpc.AddRequest) // what the agent finds out of the pod; nil: nothing
+	cidrs []netip.Prefix        // of the node's pods
 }
 
 func newFakeAgent() *fakeAgent {
@@ -45,6 +47,19 @@ func (f *fakeAgent) Add(ctx context.Context, r rpc.AddRequest) (rpc.AddResponse,
 	if err := f.checkNode(r.Node); err != nil {
 		return rpc.AddResponse{}, err
 	}
+	if f.pod != nil {
+		f.pod(&r)
+	}
+	if r.Preview {
+		out := rpc.AddResponse{Exact: r.Address.Exact}
+		if r.Endpoint != nil {
+			out.Addrs = r.Endpoint.Given
+		}
+		if r.PodCIDRs {
+			out.PodCIDRs = f.cidrs
+		}
+		return out, nil
+	}
 	addrs, again := f.gave[r.Attachment]
 	if !again {
 		addrs = f.assign(r)
@@ -58,7 +73,11 @@ func (f *fakeAgent) Add(ctx context.Context, r rpc.AddRequest) (rpc.AddResponse,
 	if err := f.fail; err != nil {
 		return rpc.AddResponse{}, err
 	}
-	return rpc.AddResponse{Addrs: addrs, MTU: 1450}, nil
+	out := rpc.AddResponse{Addrs: addrs, MTU: 1450}
+	if r.Endpoint != nil {
+		out.MAC = r.Endpoint.MAC
+	}
+	return out, nil
 }
 
 func (f *fakeAgent) assign(r rpc.AddRequest) (out []netip.Prefix) {

@@ -150,6 +150,68 @@ func linkMTU(index, mtu int) request {
 	return request{fmt.Sprintf("mtu %d", mtu), r}
 }
 
+// linkMAC asks for a link's hardware address.
+func linkMAC(index int, mac string) request {
+	r := nl.NewNetlinkRequest(unix.RTM_SETLINK, unix.NLM_F_ACK)
+	head := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	head.Index = int32(index)
+	hw, _ := net.ParseMAC(mac)
+	r.AddData(head)
+	r.AddData(nl.NewRtAttr(unix.IFLA_ADDRESS, hw))
+	return request{"address " + mac, r}
+}
+
+// mac is the hardware address of a link.
+func (s rtnl) mac(index int) (string, error) {
+	r := nl.NewNetlinkRequest(unix.RTM_GETLINK, 0)
+	head := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	head.Index = int32(index)
+	r.AddData(head)
+	if err := unix.Sendto(s.fd, r.Serialize(), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return "", fmt.Errorf("netlink: send: %w", err)
+	}
+	buf := make([]byte, 32<<10)
+	n, _, err := unix.Recvfrom(s.fd, buf, 0)
+	if err != nil {
+		return "", fmt.Errorf("netlink: receive: %w", err)
+	}
+	answers, err := syscall.ParseNetlinkMessage(buf[:n])
+	if err != nil || len(answers) == 0 || answers[0].Header.Type != unix.RTM_NEWLINK {
+		return "", fmt.Errorf("its hardware address can't be read: %w", errors.Join(err, unix.ENODEV))
+	}
+	attributes, err := syscall.ParseNetlinkRouteAttr(&answers[0])
+	if err != nil {
+		return "", fmt.Errorf("netlink: receive: %w", err)
+	}
+	for _, a := range attributes {
+		if a.Attr.Type == unix.IFLA_ADDRESS {
+			return net.HardwareAddr(a.Value).String(), nil
+		}
+	}
+	return "", nil
+}
+
+// withoutRoute asks for a route of the link to go.
+func withoutRoute(index int, dst netip.Prefix) request {
+	r := nl.NewNetlinkRequest(unix.RTM_DELROUTE, unix.NLM_F_ACK)
+	r.AddData(&nl.RtMsg{RtMsg: unix.RtMsg{
+		Family: uint8(familyOf(dst.Addr())), Dst_len: uint8(dst.Bits()), Table: unix.RT_TABLE_MAIN, Scope: unix.RT_SCOPE_NOWHERE,
+	}})
+	if dst.Bits() > 0 {
+		r.AddData(nl.NewRtAttr(unix.RTA_DST, dst.Addr().AsSlice()))
+	}
+	r.AddData(nl.NewRtAttr(unix.RTA_OIF, nl.Uint32Attr(uint32(index))))
+	return request{fmt.Sprintf("delete route %v", dst), r}
+}
+
+// withoutNeighbor asks for a neighbour entry to go.
+func withoutNeighbor(index int, addr netip.Addr) request {
+	r := nl.NewNetlinkRequest(unix.RTM_DELNEIGH, unix.NLM_F_ACK)
+	r.AddData(&netlink.Ndmsg{Family: uint8(familyOf(addr)), Index: uint32(index)})
+	r.AddData(nl.NewRtAttr(netlink.NDA_DST, addr.AsSlice()))
+	return request{fmt.Sprintf("delete neighbour %v", addr), r}
+}
+
 const replace = unix.NLM_F_CREATE | unix.NLM_F_REPLACE | unix.NLM_F_ACK
 
 // permanentNeighbor asks for a neighbour entry that never ages.

@@ -114,11 +114,12 @@ func (v veth) peer(nl *netlink.Handle, inPod netlink.Link) netlink.Link {
 	return host
 }
 
-// whole reports whether the pair is as create makes it.
+// whole reports whether the pair is as create makes it, but for its hardware address,
+// which the agent may know better.
 func (v veth) whole(nl *netlink.Handle, inPod netlink.Link) bool {
 	host := v.peer(nl, inPod)
 	return host != nil && host.Attrs().HardwareAddr.String() == hostMAC &&
-		host.Attrs().Flags&net.FlagUp != 0 && inPod.Attrs().HardwareAddr.String() == v.mac
+		host.Attrs().Flags&net.FlagUp != 0
 }
 
 // removeHost deletes an interface with the host's name, if there is one: the
@@ -182,6 +183,56 @@ func (v veth) prepare(pod rtnl, f families, routes []netip.Prefix, forward bool)
 		return fmt.Errorf("link %s: %w", v.name, err)
 	}
 	return nil
+}
+
+// correct undoes what prepare guessed and the agent, which reads the pod's annotations,
+// knows better: the hardware address, and which families there are. A pair that was kept
+// may have another address, too.
+func (v veth) correct(pod rtnl, kept bool, mac string, guess, is families, routes []netip.Prefix, forward bool) error {
+	index, err := pod.index(v.name)
+	if err != nil {
+		return err
+	}
+	have := v.mac
+	if kept {
+		if have, err = pod.mac(index); err != nil {
+			return fmt.Errorf("link %s: %w", v.name, err)
+		}
+	}
+	requests := withoutGateways(index, families{guess.v4 && !is.v4, guess.v6 && !is.v6}, routes)
+	missing := families{is.v4 && !guess.v4, is.v6 && !guess.v6}
+	if mac == "" {
+		mac = v.mac
+	}
+	if mac != have {
+		requests = append(requests, linkMAC(index, mac))
+		missing = is // with the address the kernel drops the neighbour entries
+	}
+	if len(requests) > 0 {
+		if err := pod.do(requests...); err != nil {
+			return fmt.Errorf("link %s: %w", v.name, err)
+		}
+	}
+	if missing != (families{}) {
+		return v.prepare(pod, missing, routes, forward)
+	}
+	return nil
+}
+
+// withoutGateways undoes what prepare does for families, but for sysctls.
+func withoutGateways(index int, f families, routes []netip.Prefix) (out []request) {
+	for _, gateway := range f.gateways() {
+		for _, dst := range routes {
+			if dst.Addr().Is4() == gateway.Is4() {
+				out = append(out, withoutRoute(index, dst.Masked()))
+			}
+		}
+		if gateway.Is4() {
+			out = append(out, withoutRoute(index, single(gateway)))
+		}
+		out = append(out, withoutNeighbor(index, gateway))
+	}
+	return out
 }
 
 // addAddrs gives the container's end its addresses, without their subnets, and

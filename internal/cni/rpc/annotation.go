@@ -3,6 +3,7 @@ package rpc
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -23,8 +24,31 @@ const (
 // Features are the annotations that the configuration must allow
 // (feature_control); what is false is refused.
 type Features struct {
-	AddrsNoIPAM bool // ip_addrs_no_ipam
-	FloatingIPs bool // floating_ips
+	AddrsNoIPAM bool `json:"addrsNoIPAM,omitempty"` // ip_addrs_no_ipam
+	FloatingIPs bool `json:"floatingIPs,omitempty"` // floating_ips
+}
+
+// Overlay is what the annotations of a pod and of its namespace say together: the pod's
+// win, key by key, and of the two that exclude each other the pod's drives out the
+// namespace's. Only what [AddRequest.Annotate] knows is taken from the namespace.
+func Overlay(namespace, pod map[string]string) map[string]string {
+	out := maps.Clone(pod)
+	if out == nil {
+		out = map[string]string{}
+	}
+	for _, key := range []string{
+		annotationIPv4Pools, annotationIPv6Pools, annotationFamilies, annotationAddrs, annotationAddrsNoIPAM,
+		annotationFloatingIPs, annotationMAC, annotationSourcePrefixes,
+	} {
+		value, ok := namespace[key]
+		_, own := pod[key]
+		if !ok || own ||
+			key == annotationAddrs && pod[annotationAddrsNoIPAM] != "" || key == annotationAddrsNoIPAM && pod[annotationAddrs] != "" {
+			continue
+		}
+		out[key] = value
+	}
+	return out
 }
 
 // Annotate lets annotations override what r asks for; those it does not know

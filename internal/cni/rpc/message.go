@@ -109,6 +109,16 @@ type Endpoint struct {
 	Ports          []Port            `json:"ports,omitempty"`
 	SourcePrefixes []netip.Prefix    `json:"sourcePrefixes,omitempty"` // it may send from these too
 	FloatingIPs    []netip.Addr      `json:"floatingIPs,omitempty"`    // external addresses that lead here
+	Bandwidth      Bandwidth         `json:"bandwidth,omitzero"`       // from the runtime; annotations are stronger
+}
+
+// Bandwidth is what the runtime's capability of that name asks for, as of the workload:
+// bits per second, and bits beyond that at once. 0: no limit.
+type Bandwidth struct {
+	IngressRate  uint64 `json:"ingressRate,omitempty"`
+	IngressBurst uint64 `json:"ingressBurst,omitempty"`
+	EgressRate   uint64 `json:"egressRate,omitempty"`
+	EgressBurst  uint64 `json:"egressBurst,omitempty"`
 }
 
 // AddRequest asks for addresses and an endpoint.
@@ -128,6 +138,24 @@ type AddRequest struct {
 	// PolicyProceed makes Add succeed when that time is over. What then is not yet
 	// in the kernel comes later; until then the kernel drops what it does not know.
 	PolicyProceed bool `json:"policyProceed,omitempty"`
+	// Features are the annotations that the configuration allows. An agent that knows
+	// pods reads those of the pod and of its namespace, which override what is asked
+	// for here.
+	Features Features `json:"features,omitzero"`
+	// Fixed says that the runtime itself asks for Address.Exact: then annotations do not
+	// change it, but for addresses that need no assignment.
+	Fixed bool `json:"fixed,omitempty"`
+	// Delegated says that Endpoint.Given is of another IPAM plugin: annotations, which
+	// Preview told of, do not change addresses any more.
+	Delegated bool `json:"delegated,omitempty"`
+	// Preview asks what the pod's annotations make of the request, and for nothing to be
+	// done. The answer has MAC and Exact; Addrs are those that need no assignment.
+	Preview bool `json:"preview,omitempty"`
+	// PodCIDRs asks a Preview for the ranges of the node's pods, and to fail without them.
+	PodCIDRs bool `json:"podCIDRs,omitempty"`
+	// ReadinessGates are URLs (http or https) that must answer well before anything is
+	// done.
+	ReadinessGates []string `json:"readinessGates,omitempty"`
 }
 
 // AddResponse is what the container gets.
@@ -137,6 +165,11 @@ type AddResponse struct {
 	// 128; the given ones are as they came.
 	Addrs []netip.Prefix `json:"addrs"`
 	MTU   int            `json:"mtu,omitempty"` // for the interface, bytes; 0: the agent does not say
+	// MAC is what the workload's end must have: that of the request, unless an
+	// annotation names another. Empty: an agent of before, and that of the request.
+	MAC      string         `json:"mac,omitempty"`
+	Exact    []netip.Addr   `json:"exact,omitempty"`    // of a Preview: as in AddressWish
+	PodCIDRs []netip.Prefix `json:"podCIDRs,omitempty"` // of a Preview: of the node, if asked for; at least one
 }
 
 // DelRequest takes an attachment back: its addresses, found by the handle
