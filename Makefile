@@ -20,7 +20,7 @@ ROOT := $(if $(filter 0,$(shell id -u)),,unshare --user --map-root-user --net --
 	sh -c 'ip link set lo up && exec "$$@"' sh)
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo demo-setup test race cross lint bench setup vm clean image manifests
+.PHONY: help build demo demo-setup test race cross lint bench setup vm clean image manifests crds
 
 help: ## print this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -39,6 +39,9 @@ race: setup ## the concurrent packages under the race detector
 
 cross: ## compile for the other architecture that is supported: arm64
 	@CGO_ENABLED=0 GOOS=linux GOARCH=arm64 $(GO) build -o /dev/null ./cmd/...
+
+crds: ## write deploy/crds, the custom resource definitions, from api/v3
+	@$(GO) run ./build/crds
 
 lint: ## formatting (gofumpt), vet, staticcheck
 	@unformatted=$$($(GO) tool gofumpt -l .) && if [ -n "$$unformatted" ]; then \

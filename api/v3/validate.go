@@ -11,6 +11,16 @@ import (
 	"github.com/weft-net/weft/internal/selector"
 )
 
+// Limits of lists beside those of policies. They are far above what anybody needs: a server
+// that checks what is in a list wants to know its greatest length.
+const (
+	MaxAllowedUses   = 10   // of a pool
+	MaxServiceBlocks = 500  // of each sort
+	MaxFilterRules   = 1000 // of each direction and family
+	MaxTemplates     = 100  // of host endpoints
+	MaxStagedEntries = 500  // ports, and peers, of a rule of a StagedKubernetesNetworkPolicy
+)
+
 // maxErrors is how many things that are wrong are told of one object.
 const maxErrors = 50
 

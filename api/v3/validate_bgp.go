@@ -84,6 +84,7 @@ func (c *checker) restartTime(field string, d *metav1.Duration) {
 }
 
 func (c *checker) serviceBlocks(field string, blocks []ServiceBlock) {
+	c.atMost(field, len(blocks), MaxServiceBlocks)
 	for i, b := range blocks {
 		c.masked(index(field, i)+".cidr", b.CIDR)
 	}

@@ -23,6 +23,9 @@ func (c *checker) bgpFilter(s *BGPFilterSpec) {
 		{"spec.exportV6", s.ExportV6, ipv6},
 		{"spec.importV6", s.ImportV6, ipv6},
 	} {
+		if !c.atMost(list.field, len(list.rules), MaxFilterRules) {
+			continue
+		}
 		for i := range list.rules {
 			c.filterRule(index(list.field, i), &list.rules[i], list.want)
 		}

@@ -52,6 +52,9 @@ func (c *checker) kubeControllers(s *KubeControllersConfigurationSpec) {
 func (c *checker) autoHostEndpoint(field string, h *AutoHostEndpointConfig) {
 	c.switched(field+".autoCreate", h.AutoCreate)
 	c.switched(field+".createDefaultHostEndpoint", h.CreateDefaultHostEndpoint)
+	if !c.atMost(field+".templates", len(h.Templates), MaxTemplates) {
+		return
+	}
 	for i := range h.Templates {
 		t, f := &h.Templates[i], index(field+".templates", i)
 		if t.GenerateName != "" && !isDNSSubdomain(t.GenerateName) {

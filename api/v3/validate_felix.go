@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -25,7 +26,6 @@ func (c *checker) felix(o *FelixConfiguration) {
 	}
 	c.selector("spec.nodeSelector", s.NodeSelector)
 	c.felixWords(s)
-	c.felixWordsAnyCase(s)
 	c.felixNumbers(s)
 	c.felixDurations(s)
 	c.felixAddresses(s)
@@ -35,98 +35,30 @@ func (c *checker) felix(o *FelixConfiguration) {
 
 // felixWords checks the settings that are one of a few words.
 func (c *checker) felixWords(s *FelixConfigurationSpec) {
-	for _, f := range []struct{ field, value, allowed string }{
-		{"awsSrcDstCheck", s.AWSSrcDstCheck, "DoNothing Enable Disable"},
-		{"bpfAttachType", s.BPFAttachType, "TC TCX Netkit"},
-		{"bpfConnectTimeLoadBalancing", s.BPFConnectTimeLoadBalancing, "TCP Enabled Disabled"},
-		{"bpfConntrackLogLevel", s.BPFConntrackLogLevel, "Off Debug"},
-		{"bpfConntrackMode", s.BPFConntrackMode, "Auto Userspace BPFProgram"},
-		{"bpfHostNetworkedNATWithoutCTLB", s.BPFHostNetworkedNATWithoutCTLB, "Enabled Disabled"},
-		{"bpfJITHardening", s.BPFJITHardening, "Auto Strict"},
-		{"bpfOverlayHostSourceIP", s.BPFOverlayHostSourceIP, "TunnelAddress HostAddress"},
-		{"bpfProfiling", s.BPFProfiling, "Enabled Disabled"},
-		{"bpfRedirectToPeer", s.BPFRedirectToPeer, "Enabled Disabled L2Only"},
-		{"deniedConnections", s.DeniedConnections, "End Keep"},
-		{"floatingIPs", s.FloatingIPs, "Enabled Disabled"},
-		{"flowLogsLocalReporter", s.FlowLogsLocalReporter, "Enabled Disabled"},
-		{"flowLogsPolicyEvaluationMode", s.FlowLogsPolicyEvaluationMode, "None Continuous"},
-		{"ipForwarding", s.IPForwarding, "Enabled Disabled"},
-		{"istioAmbientMode", s.IstioAmbientMode, "Enabled Disabled"},
-		{"localSubnetL2Reachability", s.LocalSubnetL2Reachability, "Disabled PodsAndLoadBalancers"},
-		{"logDefaultDeny", s.LogDefaultDeny, "Enabled Disabled"},
-		{"natOutgoingExclusions", s.NATOutgoingExclusions, "IPPoolsOnly IPPoolsAndHostIPs"},
-		{"nftablesFlowTableOffload", s.NftablesFlowTableOffload, "Disabled All"},
-		{"nftablesMode", s.NftablesMode, "Auto Enabled Disabled"},
-		{"serviceLoopPrevention", s.ServiceLoopPrevention, "Drop Reject Disabled"},
-		{"windowsManageFirewallRules", s.WindowsManageFirewallRules, "Enabled Disabled"},
-		{"wireguardCleartext", s.WireguardCleartext, "Allow Drop"},
-	} {
-		c.oneOf("spec."+f.field, f.value, strings.Fields(f.allowed)...)
+	v := reflect.ValueOf(s).Elem()
+	for _, w := range FelixWords() {
+		check := c.oneOf
+		if w.AnyCase {
+			check = c.oneOfFold
+		}
+		check("spec."+w.Field, fieldByName(v, w.Field).String(), w.Allowed...)
 	}
-	c.programClusterRoutes(s.ProgramClusterRoutes)
 }
 
-// felixWordsAnyCase checks those whose case does not matter.
-func (c *checker) felixWordsAnyCase(s *FelixConfigurationSpec) {
-	for _, f := range []struct{ field, value, allowed string }{
-		{"bpfEnforceRPF", s.BPFEnforceRPF, "Disabled Strict Loose"},
-		{"bpfExternalServiceMode", s.BPFExternalServiceMode, "Tunnel DSR"},
-		{"bpfLogLevel", s.BPFLogLevel, "Off Info Debug"},
-		{"bpfMapSizeConntrackScaling", s.BPFMapSizeConntrackScaling, "Disabled DoubleIfFull"},
-		{"chainInsertMode", s.ChainInsertMode, "Insert Append"},
-		{"defaultEndpointToHostAction", s.DefaultEndpointToHostAction, "Drop Accept Return"},
-		{"iptablesBackend", s.IptablesBackend, "Auto Legacy NFT"},
-		{"iptablesFilterAllowAction", s.IptablesFilterAllowAction, "Accept Return"},
-		{"iptablesFilterDenyAction", s.IptablesFilterDenyAction, "Drop Reject"},
-		{"iptablesMangleAllowAction", s.IptablesMangleAllowAction, "Accept Return"},
-		{"nftablesFilterAllowAction", s.NftablesFilterAllowAction, "Accept Return"},
-		{"nftablesFilterDenyAction", s.NftablesFilterDenyAction, "Drop Reject"},
-		{"nftablesMangleAllowAction", s.NftablesMangleAllowAction, "Accept Return"},
-		{"routeSource", s.RouteSource, "CalicoIPAM WorkloadIPs"},
-		{"workloadSourceSpoofing", s.WorkloadSourceSpoofing, "Disabled Any"},
-	} {
-		c.oneOfFold("spec."+f.field, f.value, strings.Fields(f.allowed)...)
-	}
-	c.logLevel("spec.logSeverityFile", s.LogSeverityFile)
-	c.logLevel("spec.logSeverityScreen", s.LogSeverityScreen)
-	c.logLevel("spec.logSeveritySys", s.LogSeveritySys)
-}
-
+// felixNumbers checks the settings that are numbers within a range.
 func (c *checker) felixNumbers(s *FelixConfigurationSpec) {
-	const greatest = math.MaxInt32
-	for _, f := range []struct {
-		field     string
-		value     *int
-		low, high int
-	}{
-		{"bpfKubeProxyHealthzPort", s.BPFKubeProxyHealthzPort, 0, 65535},
-		{"bpfMapSizeConntrackCleanupQueue", s.BPFMapSizeConntrackCleanupQueue, 1, greatest},
-		{"debugPort", s.DebugPort, 0, 65535},
-		{"deviceRouteProtocol", s.DeviceRouteProtocol, 0, 255},
-		{"healthPort", s.HealthPort, 0, 65535},
-		{"ipipMTU", s.IPIPMTU, 0, 65535},
-		{"ipv4ElevatedRoutePriority", s.IPv4ElevatedRoutePriority, 1, greatest - 1},
-		{"ipv4NormalRoutePriority", s.IPv4NormalRoutePriority, 1, greatest - 1},
-		{"ipv6ElevatedRoutePriority", s.IPv6ElevatedRoutePriority, 1, greatest - 1},
-		{"ipv6NormalRoutePriority", s.IPv6NormalRoutePriority, 1, greatest - 1},
-		{"logActionRateLimitBurst", s.LogActionRateLimitBurst, 0, 9999},
-		{"maxIpsetSize", s.MaxIpsetSize, 1, greatest},
-		{"metadataPort", s.MetadataPort, 0, 65535},
-		{"prometheusMetricsPort", s.PrometheusMetricsPort, 0, 65535},
-		{"vxlanMTU", s.VXLANMTU, 0, 65535},
-		{"vxlanMTUV6", s.VXLANMTUV6, 0, 65535},
-		{"vxlanPort", s.VXLANPort, 1, 65535},
-		{"vxlanVNI", s.VXLANVNI, 0, 1<<24 - 1},
-		{"wireguardListeningPort", s.WireguardListeningPort, 0, 65535},
-		{"wireguardListeningPortV6", s.WireguardListeningPortV6, 0, 65535},
-		{"wireguardMTU", s.WireguardMTU, 0, 65535},
-		{"wireguardMTUV6", s.WireguardMTUV6, 0, 65535},
-		{"wireguardRoutingRulePriority", s.WireguardRoutingRulePriority, 1, 32765},
-	} {
-		c.number("spec."+f.field, f.value, f.low, f.high)
+	v := reflect.ValueOf(s).Elem()
+	for _, r := range FelixRanges() {
+		c.number("spec."+r.Field, fieldByName(v, r.Field).Interface().(*int), r.Low, r.High)
 	}
 	c.markMask("spec.iptablesMarkMask", s.IptablesMarkMask)
 	c.markMask("spec.nftablesMarkMask", s.NftablesMarkMask)
+}
+
+// fieldByName finds the field of a struct that has this name in JSON.
+func fieldByName(v reflect.Value, name string) reflect.Value {
+	i := slices.IndexFunc(jsonFields(v.Type()), func(f jsonField) bool { return f.name == name })
+	return v.Field(i)
 }
 
 func (c *checker) markMask(field string, mask *int64) {

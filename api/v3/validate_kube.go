@@ -26,6 +26,7 @@ var domainName = regexp.MustCompile(`^(\*\.)?([a-zA-Z0-9]([-a-zA-Z0-9_]*[a-zA-Z0
 func (c *checker) stagedKubernetesPolicy(s *StagedKubernetesNetworkPolicySpec) {
 	c.stagedAction(s.StagedAction)
 	if s.StagedAction != StagedDelete {
+		c.stagedLimits(s)
 		c.kubernetesPolicy(&KubernetesNetworkPolicySpec{
 			PodSelector: s.PodSelector, Ingress: s.Ingress, Egress: s.Egress, PolicyTypes: s.PolicyTypes,
 		})
@@ -43,6 +44,17 @@ func (c *checker) stagedKubernetesPolicy(s *StagedKubernetesNetworkPolicySpec) {
 		if f.given {
 			c.fail("spec."+f.field, nil, "must be left out: stagedAction Delete goes with nothing else")
 		}
+	}
+}
+
+func (c *checker) stagedLimits(s *StagedKubernetesNetworkPolicySpec) {
+	for i, r := range s.Ingress {
+		c.atMost(index("spec.ingress", i)+".ports", len(r.Ports), MaxStagedEntries)
+		c.atMost(index("spec.ingress", i)+".from", len(r.From), MaxStagedEntries)
+	}
+	for i, r := range s.Egress {
+		c.atMost(index("spec.egress", i)+".ports", len(r.Ports), MaxStagedEntries)
+		c.atMost(index("spec.egress", i)+".to", len(r.To), MaxStagedEntries)
 	}
 }
 

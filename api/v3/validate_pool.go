@@ -11,6 +11,7 @@ func (c *checker) ippool(s *IPPoolSpec) {
 	c.oneOf("spec.vxlanMode", string(s.VXLANMode), "Never", "Always", "CrossSubnet")
 	c.oneOf("spec.ipipMode", string(s.IPIPMode), "Never", "Always", "CrossSubnet")
 	c.oneOf("spec.assignmentMode", string(s.AssignmentMode), "Automatic", "Manual")
+	c.atMost("spec.allowedUses", len(s.AllowedUses), MaxAllowedUses)
 	for i, use := range s.AllowedUses {
 		c.oneOf(index("spec.allowedUses", i), string(use), "Workload", "Tunnel", "LoadBalancer")
 	}

@@ -12,8 +12,8 @@ const Module = "github.com/weft-net/weft"
 // own.
 type Layer int
 
-// The layers. Aside packages (tests, examples) are not part of the product: any
-// import is theirs, and nobody's product code imports them.
+// The layers. Aside packages (tests, examples, generators) are not part of the
+// product: any import is theirs, and nobody's product code imports them.
 const (
 	Unknown Layer = iota - 1
 	Nouns
@@ -71,6 +71,7 @@ func places() map[string]Layer {
 		"bench":            Aside,
 		"build":            Aside,
 		"examples":         Aside,
+		"internal/crd":     Aside,
 		"internal/testenv": Aside,
 		"test":             Aside,
 	}
