@@ -1,0 +1,322 @@
+package cluster_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// calico stands for Calico in this file: a cluster as it leaves one. Pods have the
+// interfaces, addresses and routes that its CNI plugin makes, the nodes the routes of its BGP
+// daemon (protocol 12), and the API server its objects, in its group crd.projectcalico.org/v1.
+type calico struct{ t *testing.T }
+
+// blockOf is a node's address block.
+func blockOf(n int) string { return fmt.Sprintf("10.244.%d.0/26", n) }
+
+// install brings the plugin and the routes to each node.
+func (c calico) install() {
+	c.t.Helper()
+	plugin, err := os.ReadFile(filepath.Join("testdata", "calico-cni.sh"))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	for n := 1; n <= 3; n++ {
+		var routes strings.Builder
+		for other := 1; other <= 3; other++ {
+			if other == n {
+				fmt.Fprintf(&routes, "ip route add blackhole %s proto 12\n", blockOf(n))
+			} else {
+				fmt.Fprintf(&routes, "ip route add %s via 172.30.0.%d dev eth0 proto 12\n", blockOf(other), 10+other)
+			}
+		}
+		setup := `
+set -e
+` + routes.String() + `
+echo "$1" >/run/calico-base
+cat >/opt/cni/bin/.calico && chmod 755 /opt/cni/bin/.calico && mv /opt/cni/bin/.calico /opt/cni/bin/calico
+cp "$(dirname "$(command -v kubelet)")/cni/loopback" /opt/cni/bin/
+printf %s "$2" >/etc/cni/net.d/.new && mv /etc/cni/net.d/.new /etc/cni/net.d/10-calico.conflist
+`
+		const conflist = `{"name": "k8s-pod-network", "cniVersion": "0.3.1", "plugins": [
+  {"type": "calico", "log_level": "info", "datastore_type": "kubernetes", "nodename": "NODE", "mtu": 0,
+   "ipam": {"type": "calico-ipam"}, "policy": {"type": "k8s"}, "kubernetes": {"kubeconfig": "/etc/cni/net.d/calico-kubeconfig"}}]}`
+		out, err := nodeIn(n, string(plugin), setup, fmt.Sprintf("10.244.%d.", n),
+			strings.ReplaceAll(conflist, "NODE", fmt.Sprintf("node%d", n)))
+		if err != nil {
+			c.t.Fatalf("node%d: %v: %s", n, err, out)
+		}
+	}
+}
+
+// podState is what of a pod matters to Calico.
+type podState struct {
+	Metadata struct {
+		Name, Namespace string
+		UID             string
+	}
+	Spec struct {
+		NodeName    string
+		HostNetwork bool
+	}
+	Status struct {
+		PodIP string
+		Phase string
+	}
+}
+
+// pods are those with an address of their own.
+func (c calico) pods() []podState {
+	c.t.Helper()
+	var all struct{ Items []podState }
+	if err := get(&all, "pods", "-A"); err != nil {
+		c.t.Fatal(err)
+	}
+	var own []podState
+	for _, p := range all.Items {
+		if !p.Spec.HostNetwork && p.Status.PodIP != "" {
+			own = append(own, p)
+		}
+	}
+	return own
+}
+
+// definitions are CRDs of the group, as open as Calico's own are to what they do not know.
+func (c calico) definitions() string {
+	var docs []string
+	for _, k := range []struct{ plural, kind, scope string }{
+		{"bgpconfigurations", "BGPConfiguration", "Cluster"}, {"bgpfilters", "BGPFilter", "Cluster"},
+		{"bgppeers", "BGPPeer", "Cluster"}, {"blockaffinities", "BlockAffinity", "Cluster"},
+		{"caliconodestatuses", "CalicoNodeStatus", "Cluster"}, {"clusterinformations", "ClusterInformation", "Cluster"},
+		{"felixconfigurations", "FelixConfiguration", "Cluster"}, {"globalnetworkpolicies", "GlobalNetworkPolicy", "Cluster"},
+		{"globalnetworksets", "GlobalNetworkSet", "Cluster"}, {"hostendpoints", "HostEndpoint", "Cluster"},
+		{"ipamblocks", "IPAMBlock", "Cluster"}, {"ipamconfigs", "IPAMConfig", "Cluster"},
+		{"ipamhandles", "IPAMHandle", "Cluster"}, {"ippools", "IPPool", "Cluster"},
+		{"ipreservations", "IPReservation", "Cluster"}, {"kubecontrollersconfigurations", "KubeControllersConfiguration", "Cluster"},
+		{"networkpolicies", "NetworkPolicy", "Namespaced"}, {"networksets", "NetworkSet", "Namespaced"},
+		{"stagedglobalnetworkpolicies", "StagedGlobalNetworkPolicy", "Cluster"},
+		{"stagedkubernetesnetworkpolicies", "StagedKubernetesNetworkPolicy", "Namespaced"},
+		{"stagednetworkpolicies", "StagedNetworkPolicy", "Namespaced"}, {"tiers", "Tier", "Cluster"},
+	} {
+		docs = append(docs, fmt.Sprintf(`
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: %[1]s.crd.projectcalico.org}
+spec:
+  group: crd.projectcalico.org
+  names: {kind: %[2]s, listKind: %[2]sList, plural: %[1]s, singular: %[3]s}
+  scope: %[4]s
+  versions:
+  - name: v1
+    served: true
+    storage: true
+    schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
+`, k.plural, k.kind, strings.ToLower(k.kind), k.scope))
+	}
+	return strings.Join(docs, "---")
+}
+
+// object is one of Calico's.
+func object(kind, name string, spec map[string]any) map[string]any {
+	return map[string]any{
+		"apiVersion": "crd.projectcalico.org/v1", "kind": kind,
+		"metadata": map[string]any{"name": name}, "spec": spec,
+	}
+}
+
+// objects are what Calico has stored: settings, the pool, and who has which address.
+func (c calico) objects() string {
+	c.t.Helper()
+	list := []map[string]any{
+		object("ClusterInformation", "default", map[string]any{
+			"calicoVersion": "v3.30.0", "clusterGUID": "0123456789abcdef0123456789abcdef", "clusterType": "k8s,bgp", "datastoreReady": true,
+		}),
+		object("IPPool", "default-ipv4-ippool", map[string]any{
+			"allowedUses": []string{"Workload", "Tunnel"}, "blockSize": 26, "cidr": "10.244.0.0/16", "ipipMode": "Never",
+			"natOutgoing": true, "nodeSelector": "all()", "vxlanMode": "Never",
+		}),
+		object("FelixConfiguration", "default", map[string]any{"floatingIPs": "Disabled", "logSeverityScreen": "Info", "reportingInterval": "0s"}),
+		object("KubeControllersConfiguration", "default", map[string]any{
+			"controllers":            map[string]any{"node": map[string]any{"reconcilerPeriod": "5m", "syncLabels": "Enabled", "hostEndpoint": map[string]any{"autoCreate": "Disabled"}}},
+			"etcdV3CompactionPeriod": "10m", "healthChecks": "Enabled", "logSeverityScreen": "Info", "prometheusMetricsPort": 9094,
+		}),
+		object("Tier", "default", map[string]any{"order": 1000000, "defaultAction": "Deny"}),
+		object("Tier", "adminnetworkpolicy", map[string]any{"order": 1000, "defaultAction": "Pass"}),
+		object("Tier", "baselineadminnetworkpolicy", map[string]any{"order": 10000000, "defaultAction": "Pass"}),
+		object("IPAMConfig", "default", map[string]any{"autoAllocateBlocks": true, "strictAffinity": false, "maxBlocksPerHost": 0}),
+	}
+	pods := c.pods()
+	for n := 1; n <= 3; n++ {
+		nodeName, cidr := fmt.Sprintf("node%d", n), blockOf(n)
+		dashed := strings.NewReplacer(".", "-", "/", "-").Replace(cidr)
+		allocations, attributes := make([]any, 64), []any{}
+		for _, p := range pods {
+			if p.Spec.NodeName != nodeName {
+				continue
+			}
+			var last int
+			if _, err := fmt.Sscanf(p.Status.PodIP, fmt.Sprintf("10.244.%d.%%d", n), &last); err != nil {
+				c.t.Fatalf("pod %s has the address %s, which is not of %s", p.Metadata.Name, p.Status.PodIP, cidr)
+			}
+			handle := "k8s-pod-network." + c.sandbox(p)
+			allocations[last] = len(attributes)
+			attributes = append(attributes, map[string]any{"handle_id": handle, "secondary": map[string]string{
+				"namespace": p.Metadata.Namespace, "node": nodeName, "pod": p.Metadata.Name, "timestamp": "2026-01-01 00:00:00 +0000 UTC",
+			}})
+			list = append(list, object("IPAMHandle", handle, map[string]any{"handleID": handle, "block": map[string]int{cidr: 1}, "deleted": false}))
+		}
+		free := []int{}
+		for i, a := range allocations {
+			if a == nil {
+				free = append(free, i)
+			}
+		}
+		list = append(list,
+			object("IPAMBlock", dashed, map[string]any{
+				"affinity": "host:" + nodeName, "allocations": allocations, "attributes": attributes, "cidr": cidr, "deleted": false,
+				"sequenceNumber": 1, "sequenceNumberForAllocation": map[string]int{}, "strictAffinity": false, "unallocated": free,
+			}),
+			object("BlockAffinity", nodeName+"-"+dashed, map[string]any{"cidr": cidr, "deleted": "false", "node": nodeName, "state": "confirmed", "type": "host"}))
+	}
+	b, err := json.Marshal(map[string]any{"apiVersion": "v1", "kind": "List", "items": list})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return string(b)
+}
+
+// sandbox is the identity of a pod's sandbox, by which the runtime speaks of it to plugins.
+func (c calico) sandbox(p podState) string {
+	c.t.Helper()
+	out, err := node(int(p.Spec.NodeName[len("node")]-'0'), `ctr -n k8s.io containers ls -q \
+		"labels.io.kubernetes.pod.name==$1,labels.io.kubernetes.pod.namespace==$2,labels.io.cri-containerd.kind==sandbox"`, p.Metadata.Name, p.Metadata.Namespace)
+	id := strings.TrimSpace(out)
+	if err != nil || id == "" || strings.Contains(id, "\n") {
+		c.t.Fatalf("sandbox of %s/%s: %v: %q", p.Metadata.Namespace, p.Metadata.Name, err, out)
+	}
+	return id
+}
+
+// annotate says on nodes and pods what Calico says there.
+func (c calico) annotate() {
+	c.t.Helper()
+	for n := 1; n <= 3; n++ {
+		kubectl(c.t, "annotate", "--overwrite", "node", fmt.Sprintf("node%d", n), fmt.Sprintf("projectcalico.org/IPv4Address=172.30.0.%d/24", 10+n))
+	}
+	for _, p := range c.pods() {
+		kubectl(c.t, "-n", p.Metadata.Namespace, "annotate", "--overwrite", "pod", p.Metadata.Name,
+			"cni.projectcalico.org/containerID="+c.sandbox(p),
+			"cni.projectcalico.org/podIP="+p.Status.PodIP+"/32", "cni.projectcalico.org/podIPs="+p.Status.PodIP+"/32")
+	}
+}
+
+// look lists what must stay as it is on a node: the interfaces of pods with their numbers and
+// MACs, and the routes to pods and to the blocks of other nodes, by whomever they are.
+func (c calico) look(n int) string {
+	c.t.Helper()
+	out, err := node(n, `
+ip -o link show | awk '/ cali/ { split($2, name, "@"); mac = ""; for (i = 1; i < NF; i++) if ($i == "link/ether") mac = $(i + 1); print $1, name[1], mac }' | sort
+ip route | sed -n -E 's/^(10\.244\.[0-9.\/]+ (dev cali[0-9a-f]+|via [0-9.]+)).*/\1/p' | sort`)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return out
+}
+
+// A cluster that Calico ran is taken over node by node: each pod keeps its address, interface
+// and route, and nothing that pods send one another is lost. Before, weft finds no
+// CRDs of either group, says which it misses, and touches nothing.
+func TestTakeover(t *testing.T) {
+	ns := "takeover"
+	script(t)
+	c := calico{t}
+	c.install()
+	cluster(t, "wait")
+	kubectl(t, "create", "namespace", ns)
+	eventually(t, "service account", func() error {
+		_, err := command("", "kubectl", "-n", ns, "get", "serviceaccount", "default")
+		return err
+	})
+	kubectl(t, "-n", "kube-system", "rollout", "status", "deployment/coredns", "--timeout=300s")
+	tr := depart(t, ns, [2]int{1, 2}, [2]int{2, 3}, [2]int{3, 1}, [2]int{1, 1})
+	start(t, ns, pod{name: "server", node: 1, labels: "app: server"}, pod{name: "client", node: 2, labels: "app: client"})
+	reaches(t, ns, "client", "tcp", address(t, ns, "server")+":80")
+	c.annotate()
+	var before [4]string
+	for n := 1; n <= 3; n++ {
+		before[n] = c.look(n)
+	}
+
+	manifest, err := os.ReadFile(filepath.Join("..", "..", "deploy", "weft-takeover.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	kubectl(t, "label", "node", "node1", "weft.net/takeover=true")
+	apply(t, string(manifest))
+	eventually(t, "the missing CRDs are named", func() error {
+		out, err := command("", "kubectl", "-n", "kube-system", "logs", "daemonset/weft-node", "--tail=100")
+		if err == nil && !strings.Contains(out, "ippools") {
+			err = fmt.Errorf("the agent says %s", out)
+		}
+		return err
+	})
+	tr.arrived("no CRDs")
+	if now := c.look(1); now != before[1] {
+		t.Errorf("without CRDs node1 changed:\n%s\nit had\n%s", now, before[1])
+	}
+
+	apply(t, c.definitions())
+	kubectl(t, "wait", "--for=condition=Established", "crd", "--all", "--timeout=300s")
+	apply(t, c.objects())
+	for n := 1; n <= 3; n++ {
+		kubectl(t, "label", "--overwrite", "node", fmt.Sprintf("node%d", n), "weft.net/takeover=true")
+		eventually(t, fmt.Sprintf("agent of node%d", n), func() error {
+			name, _ := agent(t, n)
+			_, err := command("", "kubectl", "-n", "kube-system", "wait", "--for=condition=Ready", "pod/"+name, "--timeout=60s")
+			return err
+		})
+		tr.arrived(fmt.Sprintf("take-over of node%d", n))
+	}
+	agentsReady(t)
+	for n := 1; n <= 3; n++ {
+		if now := c.look(n); now != before[n] {
+			t.Errorf("node%d has\n%s\nit had\n%s", n, now, before[n])
+		}
+		if out, err := node(n, `ls /etc/cni/net.d/*.conflist`); err != nil || strings.TrimSpace(out) != "/etc/cni/net.d/10-weft.conflist" {
+			t.Errorf("node%d has the CNI configurations %s, %v, want 10-weft.conflist alone", n, out, err)
+		}
+	}
+
+	// What is new: pods, policy on old ones, and the release of what old ones had.
+	start(t, ns, pod{name: "new", node: 1, labels: "app: new"})
+	reaches(t, ns, "client", "tcp", address(t, ns, "new")+":80")
+	reaches(t, ns, "new", "tcp", address(t, ns, "server")+":80")
+	allowTrains(t, ns)
+	old := address(t, ns, "server")
+	kubectl(t, "-n", ns, "delete", "pod", "server")
+	eventually(t, "release of "+old, func() error {
+		var all blocks
+		if err := get(&all, "ipamblocks.crd.projectcalico.org"); err != nil {
+			return err
+		}
+		for _, b := range all.Items {
+			for _, a := range b.Spec.Allocations {
+				if a != nil && b.Spec.Attributes[*a].Secondary["pod"] == "server" {
+					return fmt.Errorf("%s still holds an address for the pod that is gone", b.Spec.CIDR)
+				}
+			}
+		}
+		return nil
+	})
+	tr.arrived("life after Calico")
+	kubectl(t, "delete", "namespace", ns, "--wait=false")
+}
+
+// Policy behind services again, now with kube-proxy in its iptables mode.
+func TestTakeoverServices(t *testing.T) {
+	script(t)
+	policyBehindServices(t)
+}

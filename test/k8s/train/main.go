@@ -1,0 +1,299 @@
+// Command train counts what a network loses: it sends 1,000 numbered messages a second by
+// UDP, and as many by TCP, to a peer that echoes them, and says what came back.
+//
+//	train echo PORT                       echoes both at this port
+//	train send [-to HOST:PORT]... PORT    sends to each, and echoes at PORT, too
+//
+// Once a second `send` prints a line of JSON, a list with one object for each peer and
+// protocol:
+//
+//	{"to":"10.244.1.2:9000","proto":"udp","sent":1000,"back":998,"lost":0,"gap_ms":3,"broken":0}
+//
+// lost counts messages sent more than five seconds ago that have not come back, gap_ms is
+// the longest time without an answer so far, and broken counts TCP connections that
+// ended. A message that the sender's own machine had no time to send is not counted: the
+// rate is what is aimed at, not what is promised. SIGTERM ends it after a last line,
+// printed when what is under way had its five seconds.
+package main
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+	"time"
+)
+
+const (
+	size    = 64 // bytes of a message: its number, and filling
+	tick    = time.Millisecond
+	patient = 5 * time.Second // then a message is lost
+	burst   = 50              // at most, to catch up
+)
+
+type list []string
+
+func (l *list) String() string     { return fmt.Sprint(*l) }
+func (l *list) Set(s string) error { *l = append(*l, s); return nil }
+
+func main() {
+	log.SetFlags(log.LUTC | log.Ltime | log.Lmicroseconds)
+	if len(os.Args) < 2 || os.Args[1] != "echo" && os.Args[1] != "send" {
+		log.Fatal("usage: train echo PORT | train send [-to HOST:PORT]... PORT")
+	}
+	flags := flag.NewFlagSet(os.Args[1], flag.ExitOnError)
+	var to list
+	flags.Var(&to, "to", "peer to send to (repeatable)")
+	_ = flags.Parse(os.Args[2:])
+	if port := flags.Arg(0); port != "" {
+		go echoUDP(port)
+		go echoTCP(port)
+	}
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT)
+	if len(to) == 0 {
+		<-stop
+		return
+	}
+	var flows []*flow
+	for _, peer := range to {
+		u, t := &flow{To: peer, Proto: "udp"}, &flow{To: peer, Proto: "tcp"}
+		flows = append(flows, u, t)
+		go u.overUDP()
+		go t.overTCP()
+	}
+	out := json.NewEncoder(os.Stdout)
+	every := time.NewTicker(time.Second)
+	for {
+		select {
+		case <-every.C:
+			_ = out.Encode(reports(flows))
+		case <-stop:
+			for _, f := range flows {
+				f.end()
+			}
+			time.Sleep(patient + time.Second)
+			_ = out.Encode(reports(flows))
+			return
+		}
+	}
+}
+
+func echoUDP(port string) {
+	c, err := net.ListenPacket("udp", ":"+port)
+	if err != nil {
+		log.Fatal(err)
+	}
+	_ = c.(*net.UDPConn).SetReadBuffer(4 << 20)
+	buf := make([]byte, 2048)
+	for {
+		if n, from, err := c.ReadFrom(buf); err == nil {
+			_, _ = c.WriteTo(buf[:n], from)
+		}
+	}
+}
+
+func echoTCP(port string) {
+	l, err := net.Listen("tcp", ":"+port)
+	if err != nil {
+		log.Fatal(err)
+	}
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			log.Fatal(err)
+		}
+		go func() {
+			_, _ = io.Copy(c, c)
+			_ = c.Close()
+		}()
+	}
+}
+
+// flow is the messages to one peer by one protocol.
+type flow struct {
+	To     string `json:"to"`
+	Proto  string `json:"proto"`
+	Sent   int    `json:"sent"`
+	Back   int    `json:"back"`
+	Lost   int    `json:"lost"`
+	GapMS  int64  `json:"gap_ms"`
+	Broken int    `json:"broken"`
+
+	mu      sync.Mutex
+	ended   bool
+	waiting []sent // in the order of sending
+	last    time.Time
+}
+
+type sent struct {
+	at   time.Time
+	back bool
+}
+
+func reports(flows []*flow) []json.RawMessage {
+	var all []json.RawMessage
+	for _, f := range flows {
+		f.mu.Lock()
+		f.expire(time.Now())
+		b, _ := json.Marshal(f)
+		f.mu.Unlock()
+		all = append(all, b)
+	}
+	return all
+}
+
+func (f *flow) end() { f.mu.Lock(); defer f.mu.Unlock(); f.ended = true }
+
+// expire forgets what was sent long ago; what of it did not come back is lost.
+func (f *flow) expire(now time.Time) {
+	n := 0
+	for ; n < len(f.waiting) && now.Sub(f.waiting[n].at) > patient; n++ {
+		if !f.waiting[n].back {
+			f.Lost++
+		}
+	}
+	f.waiting = f.waiting[n:]
+}
+
+// next numbers a message; false: no more are to be sent.
+func (f *flow) next(b []byte) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	binary.BigEndian.PutUint64(b, uint64(f.Sent))
+	if f.ended {
+		return false
+	}
+	f.Sent++
+	f.waiting = append(f.waiting, sent{at: time.Now()})
+	return true
+}
+
+// got takes an echo.
+func (f *flow) got(b []byte) {
+	number := int(binary.BigEndian.Uint64(b))
+	now := time.Now()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	first := f.Sent - len(f.waiting)
+	if number >= first && number < f.Sent && !f.waiting[number-first].back {
+		f.waiting[number-first].back = true
+		f.Back++
+	}
+	if !f.last.IsZero() {
+		f.GapMS = max(f.GapMS, now.Sub(f.last).Milliseconds())
+	}
+	f.last = now
+}
+
+// pace calls send 1,000 times a second, or as often as the machine lets it.
+func pace(send func() bool) {
+	begin, done := time.Now(), 0
+	for range time.Tick(tick) {
+		due := int(time.Since(begin) / tick)
+		if due-done > burst {
+			begin, done, due = time.Now(), 0, 1
+		}
+		for ; done < due; done++ {
+			if !send() {
+				return
+			}
+		}
+	}
+}
+
+func (f *flow) overUDP() {
+	var conn net.Conn
+	for {
+		var err error
+		if conn, err = net.Dial("udp", f.To); err == nil {
+			break
+		}
+		log.Print(err)
+		time.Sleep(time.Second)
+	}
+	_ = conn.(*net.UDPConn).SetReadBuffer(4 << 20)
+	go func() {
+		buf := make([]byte, 2048)
+		for {
+			if n, err := conn.Read(buf); err == nil && n == size {
+				f.got(buf)
+			}
+		}
+	}()
+	f.await(func() { _, _ = conn.Write(make([]byte, size-1)) })
+	b := make([]byte, size)
+	pace(func() bool {
+		if !f.next(b) {
+			return false
+		}
+		_, _ = conn.Write(b) // an error is a message that does not come back
+		return true
+	})
+}
+
+// await waits until the peer answers at all: a train begins at a platform.
+func (f *flow) await(knock func()) {
+	host := f.To
+	for {
+		c, err := net.DialTimeout("tcp", host, time.Second)
+		if err == nil {
+			_ = c.Close()
+			knock()
+			return
+		}
+		time.Sleep(200 * time.Millisecond)
+	}
+}
+
+func (f *flow) overTCP() {
+	for {
+		f.await(func() {})
+		conn, err := net.Dial("tcp", f.To)
+		if err != nil {
+			continue
+		}
+		gone := make(chan struct{})
+		go func() {
+			defer close(gone)
+			b := make([]byte, size)
+			for {
+				if _, err := io.ReadFull(conn, b); err != nil {
+					return
+				}
+				f.got(b)
+			}
+		}()
+		b := make([]byte, size)
+		pace(func() bool {
+			select {
+			case <-gone:
+				return false
+			default:
+			}
+			if !f.next(b) {
+				return false
+			}
+			_, err := conn.Write(b)
+			return err == nil
+		})
+		f.mu.Lock()
+		ended := f.ended
+		f.mu.Unlock()
+		if ended {
+			return
+		}
+		_ = conn.Close()
+		<-gone
+		f.mu.Lock()
+		f.Broken++
+		f.mu.Unlock()
+	}
+}
