@@ -77,7 +77,7 @@ func etcdServer(t *testing.T) func() store.Store {
 // startEtcd runs a server until the test ends.
 func startEtcd(t *testing.T, dir string) (url string) {
 	url = "unix://" + filepath.Join(dir, "s")
-	s, err := server.Start(t.Context(), server.Config{Dir: filepath.Join(dir, "data"), ClientURLs: []string{url}})
+	s, err := server.Start(t.Context(), server.Config{Dir: filepath.Join(dir, "data"), ClientURLs: []string{url}, Volatile: true})
 	if err != nil {
 		t.Fatal(err)
 	}

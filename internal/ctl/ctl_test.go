@@ -144,7 +144,7 @@ func TestWaitForDatastore(t *testing.T) {
 		opened <- err
 	}()
 	<-log.written // it has tried, and waits
-	s, err := server.Start(t.Context(), server.Config{Dir: t.TempDir(), ClientURLs: []string{url}})
+	s, err := server.Start(t.Context(), server.Config{Dir: t.TempDir(), ClientURLs: []string{url}, Volatile: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -51,7 +51,7 @@ func TestMain(m *testing.M) {
 }
 
 func fakeStore(args []string) error {
-	s, err := server.Start(context.Background(), server.Config{Dir: args[1], ClientURLs: []string{args[3]}})
+	s, err := server.Start(context.Background(), server.Config{Dir: args[1], ClientURLs: []string{args[3]}, Volatile: true})
 	if err != nil {
 		return err
 	}

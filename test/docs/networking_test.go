@@ -64,7 +64,7 @@ func newLab(t *testing.T) *pageLab {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &pageLab{t: t, env: append(os.Environ(), "WEFT_LAB_DIR="+dir, "PATH="+bin+":"+os.Getenv("PATH"))}
+	l := &pageLab{t: t, env: append(os.Environ(), "WEFT_LAB_DIR="+dir, "WEFT_LAB_PATIENCE=6", "PATH="+bin+":"+os.Getenv("PATH"))}
 	t.Cleanup(func() {
 		_, _ = l.run("weft lab down")
 		_ = os.RemoveAll(dir)
@@ -74,7 +74,7 @@ func newLab(t *testing.T) *pageLab {
 
 // run runs a command from the top of the repository and returns what it prints.
 func (l *pageLab) run(line string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(l.t.Context()), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(l.t.Context()), 5*testenv.Patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "sh", "-c", line)
 	cmd.Dir, cmd.Env = "../..", l.env
@@ -103,7 +103,7 @@ func (l *pageLab) shows(line, want string) {
 	}
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(30 * time.Second); ; <-tick.C {
+	for deadline := time.Now().Add(testenv.Patience); ; <-tick.C {
 		out, err := l.run(line)
 		if err == nil && pattern(inBlock(want)).MatchString(trimLines(inBlock(out))) {
 			return

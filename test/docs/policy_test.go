@@ -10,13 +10,13 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	v3 "github.com/weft-net/weft/api/v3"
 	"github.com/weft-net/weft/internal/ctl"
 	"github.com/weft-net/weft/internal/store"
 	"github.com/weft-net/weft/internal/store/etcd"
 	"github.com/weft-net/weft/internal/store/etcd/server"
+	"github.com/weft-net/weft/internal/testenv"
 )
 
 var update = flag.Bool("update", false, "rewrite what commands print; then read the difference")
@@ -28,11 +28,11 @@ const (
 
 func TestPolicyPage(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*testenv.Patience)
 	defer cancel()
 	dir := t.TempDir()
 	endpoint := "unix://" + filepath.Join(dir, "etcd.sock")
-	s, err := server.Start(ctx, server.Config{Dir: filepath.Join(dir, "data"), ClientURLs: []string{endpoint}})
+	s, err := server.Start(ctx, server.Config{Dir: filepath.Join(dir, "data"), ClientURLs: []string{endpoint}, Volatile: true})
 	if err != nil {
 		t.Fatal(err)
 	}

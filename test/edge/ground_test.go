@@ -22,7 +22,7 @@ import (
 )
 
 const (
-	patience = 10 * time.Second       // for what will come, on a busy machine
+	patience = testenv.Patience       // for what will come
 	silence  = 400 * time.Millisecond // after which nothing comes
 )
 

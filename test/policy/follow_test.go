@@ -4,10 +4,10 @@ import (
 	"context"
 	"math/rand/v2"
 	"testing"
-	"time"
 
 	"github.com/weft-net/weft/internal/plan"
 	"github.com/weft-net/weft/internal/policy"
+	"github.com/weft-net/weft/internal/testenv"
 	"github.com/weft-net/weft/test/policy/world"
 )
 
@@ -64,7 +64,7 @@ func (k *kernel) step(t *testing.T, n uint64, edit int, w world.World, folded *p
 
 // settle waits for the kernel, and forgets all connections.
 func (k *kernel) settle() error {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), testenv.Patience)
 	defer cancel()
 	if err := k.nft.WaitApplied(ctx); err != nil {
 		return err

@@ -29,6 +29,9 @@ type ground struct {
 	// What was sent, by mark less one, and whether it came out where it should.
 	sent   []world.Packet
 	passed []bool
+	// How long a packet that is to pass may take: the kernel forwards in the system call
+	// that writes, so this is for machines that are busy.
+	patience time.Duration
 }
 
 // socket is a raw socket for one protocol.
@@ -39,7 +42,7 @@ type socket struct {
 }
 
 func newGround(t *testing.T) *ground {
-	g := &ground{ns: testenv.Netns(t), links: map[string]wire{}}
+	g := &ground{ns: testenv.Netns(t), links: map[string]wire{}, patience: testenv.Patience}
 	testenv.Forward(t, g.ns)
 	g.ns.MustDo(func() error {
 		for _, name := range []string{"ipv4/conf/all/rp_filter", "ipv4/conf/default/rp_filter", "ipv6/conf/default/accept_dad"} {
@@ -137,9 +140,8 @@ func (g *ground) close() {
 // forget makes every packet the first of a flow again.
 func (g *ground) forget() error { return g.flush.ConntrackTableFlush(netlink.ConntrackTable) }
 
-// late is how long a packet that is to pass may take, and one that is not to pass is
-// waited for at the end of the test. The kernel forwards in the system call that writes,
-// so this is for machines that are busy.
+// late is how long packets that are not to pass are waited for at the end of the test, and
+// any packet once something was found that is wrong.
 const late = 200 * time.Millisecond
 
 // send sends packets, and says for each whether it came out where it should. Those that
@@ -162,7 +164,7 @@ func (g *ground) send(ps []world.Packet, wanted []bool) ([]bool, error) {
 		return false
 	}
 	g.collect()
-	for until := time.Now().Add(late); missing() && time.Now().Before(until); {
+	for until := time.Now().Add(g.patience); missing() && time.Now().Before(until); time.Sleep(time.Millisecond) {
 		g.collect()
 	}
 	return slices.Clone(g.passed[first:]), nil

@@ -72,6 +72,7 @@ func (c *comparison) world(s uint64, w world.World) {
 		if got[i] == want[i] && differ(w, f, p) == "" {
 			continue
 		}
+		c.patience = late // each step may wait for what does not come
 		small := shrink(w, func(w world.World) string { return c.differ(w, p) })
 		why := c.differ(small, p)
 		if why == "" {

@@ -21,7 +21,7 @@ import (
 func serve(t testing.TB, dir string) (url string, stop func()) {
 	t.Helper()
 	url = "unix://" + filepath.Join(dir, "s")
-	s, err := server.Start(t.Context(), server.Config{Dir: filepath.Join(dir, "data"), ClientURLs: []string{url}})
+	s, err := server.Start(t.Context(), server.Config{Dir: filepath.Join(dir, "data"), ClientURLs: []string{url}, Volatile: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,7 +103,7 @@ func TestEndpoints(t *testing.T) {
 	dead := "http://" + freeAddress(t, "127.0.0.1:0")
 	dir := t.TempDir()
 	unix := "unix://" + dir + "/s"
-	srv, err := server.Start(t.Context(), server.Config{Dir: dir + "/data", ClientURLs: []string{unix, v4, v6}})
+	srv, err := server.Start(t.Context(), server.Config{Dir: dir + "/data", ClientURLs: []string{unix, v4, v6}, Volatile: true})
 	if err != nil {
 		t.Fatal(err)
 	}

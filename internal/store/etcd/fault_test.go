@@ -201,7 +201,7 @@ func (p pki) serve(t *testing.T, dir string) (address string) {
 	t.Helper()
 	address = freeAddress(t, "127.0.0.1:0")
 	srv, err := server.Start(t.Context(), server.Config{
-		Dir: filepath.Join(dir, "secure"), ClientURLs: []string{"https://" + address},
+		Dir: filepath.Join(dir, "secure"), Volatile: true, ClientURLs: []string{"https://" + address},
 		CertFile: p.cert, KeyFile: p.key, CAFile: p.ca,
 	})
 	if err != nil {
@@ -273,7 +273,7 @@ func TestFullDatabase(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	endpoint := "unix://" + dir + "/s"
-	srv, err := server.Start(t.Context(), server.Config{Dir: dir + "/data", ClientURLs: []string{endpoint}})
+	srv, err := server.Start(t.Context(), server.Config{Dir: dir + "/data", ClientURLs: []string{endpoint}, Volatile: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -330,7 +330,7 @@ func TestLeaderChange(t *testing.T) {
 		at := "unix://" + filepath.Join(dir, name+".s")
 		endpoints = append(endpoints, at)
 		go func() {
-			s, err := server.Start(t.Context(), server.Config{Dir: filepath.Join(dir, name), ClientURLs: []string{at}, Name: name, Cluster: members})
+			s, err := server.Start(t.Context(), server.Config{Dir: filepath.Join(dir, name), ClientURLs: []string{at}, Name: name, Cluster: members, Volatile: true})
 			results <- started{name, s, err}
 		}()
 	}

@@ -5,7 +5,8 @@
 // one job: a small datastore that is up at once. A single member is its own
 // majority, so it elects itself within a few short ticks; nothing is logged below
 // warnings; old revisions go after ten minutes, as Calico's controllers have it;
-// every write is on disk before it is acknowledged.
+// every write is on disk before it is acknowledged, unless nobody needs that
+// ([Config.Volatile]).
 //
 // It is deliberately not a way to run etcd clusters in production: several
 // members ([Config.Cluster]) are there for tests of leader changes.
@@ -54,6 +55,9 @@ type Config struct {
 	Compaction time.Duration
 	// QuotaBytes limits the size of the database. 0: 2 GiB, etcd's default.
 	QuotaBytes int64
+	// Volatile has no write wait for the disk: for data that nobody needs when the
+	// machine is gone, as in tests, which then do not depend on a disk's speed.
+	Volatile bool
 	// Log takes what etcd has to say, from warnings on. Nil: nothing.
 	Log *slog.Logger
 }
@@ -227,7 +231,7 @@ func (c Config) settings(silence *atomic.Bool) (*embed.Config, error) {
 	if c.Compaction != 0 {
 		e.AutoCompactionRetention = c.Compaction.String()
 	}
-	e.QuotaBackendBytes = c.QuotaBytes
+	e.QuotaBackendBytes, e.UnsafeNoFsync = c.QuotaBytes, c.Volatile
 	// Few entries in memory between snapshots: the store is small, and each
 	// entry holds its value.
 	e.SnapshotCount, e.SnapshotCatchUpEntries = 5000, 500
