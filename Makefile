@@ -32,10 +32,10 @@ demo: demo-setup build ## three nodes and six pods on this machine: their routes
 	@bin/weft lab run -f examples/quickstart.yaml
 
 test: setup vm build cross race ## all tests; root is not needed
-	@$(ROOT) $(GO) test -timeout 14m ./...
+	@$(ROOT) $(GO) test -timeout 40m ./...
 
 race: setup ## the concurrent packages under the race detector
-	@$(if $(RACE),$(ROOT) env CGO_ENABLED=1 $(GO) test -race -short -timeout 10m $(addprefix ./,$(RACE)))
+	@$(if $(RACE),$(ROOT) env CGO_ENABLED=1 $(GO) test -race -short -timeout 20m $(addprefix ./,$(RACE)))
 
 cross: ## compile for the other architecture that is supported: arm64
 	@CGO_ENABLED=0 GOOS=linux GOARCH=arm64 $(GO) build -o /dev/null ./cmd/...

@@ -74,11 +74,15 @@ func (c *cluster) run(args ...string) result {
 	return result{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}
 }
 
-// eventually asks until it is told yes, and fails the test when patience is over. It
-// returns how long that took.
+// eventually asks until it is told yes, and fails the test when patience is over, of which
+// it has more where the machine is emulated. It returns how long that took.
 func eventually(t testing.TB, what string, try func() error) time.Duration {
 	t.Helper()
-	return within(t, testenv.Patience, what, try)
+	limit := testenv.Patience
+	if testenv.InVM() {
+		limit *= 3
+	}
+	return within(t, limit, what, try)
 }
 
 // within is eventually, but for a time that means something: see testenv.ByEvent.

@@ -40,7 +40,7 @@ var only = flag.String("vm.run", "", "run in the machine the `tests` that match 
 
 // Times.
 const (
-	machineLimit = 12 * time.Minute // without a deadline of the test's own
+	machineLimit = 35 * time.Minute // without a deadline of the test's own
 	margin       = 30 * time.Second // to end before such a deadline
 )
 
