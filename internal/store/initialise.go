@@ -15,6 +15,10 @@ import (
 func Initialise(ctx context.Context, s Store) error {
 	for _, o := range essentials() {
 		_, err := s.Commit(ctx, Op{Verb: Create, Object: New(o)})
+		_, isTier := o.(*v3.Tier)
+		if isTier && errors.Is(err, ErrNoKind) {
+			continue // a cluster made before there were tiers
+		}
 		if err != nil && !errors.Is(err, ErrExists) {
 			return err
 		}

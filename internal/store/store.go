@@ -41,6 +41,9 @@ var (
 	// ErrRefused says that the datastore answered and did nothing, for another
 	// reason: no permission, no space. Trying again does not help by itself.
 	ErrRefused = errors.New("refused")
+	// ErrNoKind says that the datastore has no place for objects of a kind: in
+	// Kubernetes its CRD is not installed. It comes with ErrRefused.
+	ErrNoKind = errors.New("the datastore has no such kind")
 )
 
 // Source delivers cluster state as a level, not as a log: after any break it
@@ -48,8 +51,10 @@ var (
 type Source interface {
 	// Watch yields batches until ctx is done. The first batch after each
 	// (re)connect has Reset set; the one that completes the snapshot has
-	// Synced set. An error means the stream broke; a Reset follows. No kinds
-	// means all that weft knows.
+	// Synced set. An error means the stream broke; a Reset follows, or, where the
+	// store could go on without missing anything, the changes since; either way a
+	// batch with Synced tells that it is whole again. No kinds means all that
+	// weft knows.
 	Watch(ctx context.Context, kinds ...model.Kind) iter.Seq2[model.Batch, error]
 }
 
@@ -67,6 +72,13 @@ type Store interface {
 	// datastore has transactions: etcd and memory), and returns the objects as
 	// written, in the order of ops, with their new revisions; what was deleted
 	// is returned as it was given. At most 128 ops, each on another object.
+	//
+	// A datastore without transactions (Kubernetes) may fail in the middle. Then it
+	// returns, beside the error, what was carried out: a zero Object stands for
+	// an op that was not, or of which that is not known. It goes about it in an
+	// order in which a break at any place leaves nothing that is given out twice, and
+	// of addresses only what their handles still name.
+	//
 	// Errors wrap ErrNotFound, ErrExists, ErrConflict or ErrRefused. Those of the
 	// first three are an *Error that names the object. Any other error may leave open whether ops were carried out, if the
 	// connection broke meanwhile: read again.

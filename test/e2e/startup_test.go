@@ -50,7 +50,7 @@ func TestSettings(t *testing.T) {
 		"DISABLE_NODE_IP_CHECK=perhaps":       `DISABLE_NODE_IP_CHECK="perhaps": must be true or false`,
 		"CALICO_ROUTER_ID=fd00::1":            `CALICO_ROUTER_ID="fd00::1": must be an IPv4 address, hash, or empty`,
 		"CALICO_NETWORKING_BACKEND=frr":       `CALICO_NETWORKING_BACKEND="frr": must be bird, vxlan or none`,
-		"DATASTORE_TYPE=redis":                `DATASTORE_TYPE: "redis": must be etcdv3`,
+		"DATASTORE_TYPE=redis":                `DATASTORE_TYPE: "redis": must be etcdv3 or kubernetes`,
 		"ETCD_ENDPOINTS=ftp://x":              `ETCD_ENDPOINTS: endpoint 1: "ftp://x": must begin with http://`,
 		"ETCD_USERNAME=root":                  "ETCD_USERNAME and ETCD_PASSWORD: one is set and the other is not",
 		"ETCD_ENDPOINTS=https://127.0.0.1:1|ETCD_CA_CERT_FILE=/nowhere/ca.pem": "/nowhere/ca.pem",

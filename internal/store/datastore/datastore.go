@@ -5,25 +5,32 @@ package datastore
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"log/slog"
 
+	"github.com/weft-net/weft/internal/kube"
 	"github.com/weft-net/weft/internal/store"
 	"github.com/weft-net/weft/internal/store/etcd"
+	kubestore "github.com/weft-net/weft/internal/store/kube"
 )
 
 // Open connects to the datastore that DATASTORE_TYPE names: etcdv3, which is also
-// what holds when it is not set, with the ETCD_* settings of etcd.ConfigFromEnv.
-// lookup returns a variable's value, "" if it is not set. The error is one line
-// that names the variable or the endpoint.
+// what holds when it is not set, with the ETCD_* settings of etcd.ConfigFromEnv; or
+// kubernetes, with those of kube.ConfigFromEnv, CALICO_API_GROUP and
+// FELIX_INTERFACEPREFIX. lookup returns a variable's value, "" if it is not set. The
+// error is one line that names the variable or the endpoint.
 func Open(ctx context.Context, lookup func(string) string) (store.Store, error) {
 	switch kind := lookup("DATASTORE_TYPE"); kind {
 	case "", "etcdv3":
+		return openEtcd(ctx, lookup)
 	case "kubernetes":
-		return nil, errors.New(`DATASTORE_TYPE: "kubernetes": this version has no Kubernetes datastore yet: must be etcdv3`)
+		return openKube(ctx, lookup)
 	default:
-		return nil, fmt.Errorf("DATASTORE_TYPE: %q: must be etcdv3", kind)
+		return nil, fmt.Errorf("DATASTORE_TYPE: %q: must be etcdv3 or kubernetes", kind)
 	}
+}
+
+func openEtcd(ctx context.Context, lookup func(string) string) (store.Store, error) {
 	c, err := etcd.ConfigFromEnv(lookup)
 	if err != nil {
 		return nil, err
@@ -33,4 +40,27 @@ func Open(ctx context.Context, lookup func(string) string) (store.Store, error) 
 		return nil, err // not s: a nil *etcd.Store is no nil Store
 	}
 	return s, nil
+}
+
+func openKube(ctx context.Context, lookup func(string) string) (store.Store, error) {
+	o, err := KubeOptions(lookup, nil)
+	if err != nil {
+		return nil, err
+	}
+	c, err := kube.ConfigFromEnv(lookup)
+	if err != nil {
+		return nil, err
+	}
+	s, err := kubestore.Open(ctx, c, o)
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// KubeOptions reads the settings of a store on an API server: CALICO_API_GROUP and
+// FELIX_INTERFACEPREFIX. For who has a client already, and opens the store on it.
+func KubeOptions(lookup func(string) string, log *slog.Logger) (kubestore.Options, error) {
+	group, err := kubestore.ParseGroup(lookup("CALICO_API_GROUP"))
+	return kubestore.Options{Group: group, InterfacePrefixes: lookup("FELIX_INTERFACEPREFIX"), Log: log}, err
 }
