@@ -134,7 +134,7 @@ func TestFreeCIDR(t *testing.T) {
 		"the first free one":  {"192.168.3.4/24 172.16.0.1/32 172.17.0.1/16", "172.18.0.0/16"},
 		"the last of the row": {"192.168.3.4/24 172.16.0.1/12 172.17.0.1/16 172.18.0.1/16 172.19.0.1/16 172.20.0.1/16 172.21.0.1/16 172.22.0.1/16 172.23.0.1/16 172.24.0.1/16 172.25.0.1/16 172.26.0.1/16 172.27.0.1/16 172.28.0.1/16 172.29.0.1/16 172.30.0.1/16", "172.31.0.0/16"},
 	} {
-		got, err := freeCIDR(false, links(t, "eth0 "+tt.addrs))
+		got, err := freeCIDR(false, links(t, "eth0 "+tt.addrs), nil)
 		if err != nil || got.String() != tt.want {
 			t.Errorf("%s: got %v, %v; want %s", name, got, err, tt.want)
 		}
@@ -143,14 +143,14 @@ func TestFreeCIDR(t *testing.T) {
 	for i := 16; i < 32; i++ {
 		full += " 172." + string(rune('0'+i/10)) + string(rune('0'+i%10)) + ".0.1/16"
 	}
-	if p, err := freeCIDR(false, links(t, full)); err == nil || !strings.Contains(err.Error(), "set CALICO_IPV4POOL_CIDR") {
+	if p, err := freeCIDR(false, links(t, full), nil); err == nil || !strings.Contains(err.Error(), "set CALICO_IPV4POOL_CIDR") {
 		t.Errorf("all taken: got %v, %v", p, err)
 	}
-	a, err := freeCIDR(true, nil)
+	a, err := freeCIDR(true, nil, nil)
 	if err != nil || a.Bits() != 48 || !netip.MustParsePrefix("fd00::/8").Contains(a.Addr()) || a != a.Masked() {
 		t.Errorf("v6: got %v, %v", a, err)
 	}
-	if b, _ := freeCIDR(true, nil); a == b {
+	if b, _ := freeCIDR(true, nil, nil); a == b {
 		t.Errorf("v6: %v twice", a)
 	}
 }

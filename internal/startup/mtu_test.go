@@ -104,7 +104,7 @@ func TestWatchLinks(t *testing.T) {
 	last := ""
 	wait := func(want string) {
 		t.Helper()
-		for deadline := time.After(10 * time.Second); last != want; {
+		for deadline := time.After(testenv.Patience); last != want; {
 			select {
 			case last = <-told:
 			case <-deadline:

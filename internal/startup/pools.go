@@ -36,14 +36,15 @@ func missingPools(ctx context.Context, st store.Store, s Settings, links []Link)
 		if hasPool(have, p.V6) {
 			continue
 		}
-		if !p.CIDR.IsValid() {
-			if p.CIDR, err = freeCIDR(p.V6, links); err != nil {
-				return nil, err
-			}
+		if p, err = p.withCIDR(s.Cluster, links); err != nil {
+			return nil, err
 		}
 		pool := p.object()
 		if err := v3.Validate(pool); err != nil {
-			return nil, fmt.Errorf("startup: default pool from %s: %w", poolVariable(p.V6, "*"), err)
+			return nil, fmt.Errorf("startup: default pool from %s: %w", p.source(), err)
+		}
+		if service, ok := overlap(p.CIDR, s.Cluster.ServiceCIDRs); ok {
+			return nil, fmt.Errorf("startup: default pool %v from %s: overlaps the range %v of the cluster's services: set %s to another range", p.CIDR, p.source(), service, poolVariable(p.V6, "CIDR"))
 		}
 		// A family that the node does not speak gets a pool only on request.
 		missing = append(missing, missingPool{pool, p.V6, !p.Explicit})
@@ -67,6 +68,52 @@ func createPools(ctx context.Context, st store.Store, pools []missingPool, node 
 		log.Info("created default pool", "pool", pool.Name, "prefix", pool.Spec.CIDR)
 	}
 	return nil
+}
+
+// withCIDR is p with a range: its own, else the one that kubeadm was told, else a free one.
+func (p PoolSetting) withCIDR(c Cluster, links []Link) (PoolSetting, error) {
+	if p.CIDR.IsValid() {
+		return p, nil
+	}
+	for _, cidr := range c.PodCIDRs {
+		if cidr.Addr().Is6() == p.V6 {
+			p.CIDR, p.Explicit, p.kubeadm = cidr, true, true
+			return p, nil
+		}
+	}
+	var err error
+	p.CIDR, err = freeCIDR(p.V6, links, c.ServiceCIDRs)
+	return p, err
+}
+
+// source names where the range of p comes from.
+func (p PoolSetting) source() string {
+	if p.kubeadm {
+		return "kubeadm's podSubnet (configmap kube-system/kubeadm-config) and " + poolVariable(p.V6, "*")
+	}
+	return poolVariable(p.V6, "*")
+}
+
+// overlap finds the first of ranges that shares an address with p.
+func overlap(p netip.Prefix, ranges []netip.Prefix) (netip.Prefix, bool) {
+	for _, r := range ranges {
+		if r.Overlaps(p) {
+			return r, true
+		}
+	}
+	return netip.Prefix{}, false
+}
+
+// Overlaps says which pools share addresses with services: traffic to such an address goes
+// to a pod on some nodes and to a service on others.
+func Overlaps(pools []model.Pool, services []netip.Prefix) []model.Problem {
+	var out []model.Problem
+	for _, p := range pools {
+		if service, ok := overlap(p.CIDR, services); ok {
+			out = append(out, model.Problem{Key: p.Key(), Text: fmt.Sprintf("%v overlaps the range %v of the cluster's services: move pods to another pool, then delete this one", p.CIDR, service)})
+		}
+	}
+	return out
 }
 
 func (p PoolSetting) object() *v3.IPPool {
@@ -96,8 +143,8 @@ func hasPool(pools []store.Object, v6 bool) bool {
 
 // freeCIDR chooses the range of a default pool: for IPv4 the first of
 // 192.168.0.0/16 and 172.16.0.0/16 to 172.31.0.0/16 that holds no address of
-// this machine, for IPv6 a random unique local /48 (RFC 4193).
-func freeCIDR(v6 bool, links []Link) (netip.Prefix, error) {
+// this machine and none of a service, for IPv6 a random unique local /48 (RFC 4193).
+func freeCIDR(v6 bool, links []Link, services []netip.Prefix) (netip.Prefix, error) {
 	if v6 {
 		raw := [16]byte{0: 0xfd}
 		if _, err := rand.Read(raw[1:6]); err != nil {
@@ -113,9 +160,9 @@ func freeCIDR(v6 bool, links []Link) (netip.Prefix, error) {
 		taken := slices.ContainsFunc(links, func(l Link) bool {
 			return slices.ContainsFunc(l.Addrs, func(a netip.Prefix) bool { return p.Contains(a.Addr()) })
 		})
-		if !taken {
+		if _, service := overlap(p, services); !taken && !service {
 			return p, nil
 		}
 	}
-	return netip.Prefix{}, fmt.Errorf("startup: no default IPv4 pool: this machine has an address in each of %v and %v to %v: set CALICO_IPV4POOL_CIDR", tries[0], tries[1], tries[16])
+	return netip.Prefix{}, fmt.Errorf("startup: no default IPv4 pool: this machine or the cluster's services have an address in each of %v and %v to %v: set CALICO_IPV4POOL_CIDR", tries[0], tries[1], tries[16])
 }

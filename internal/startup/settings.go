@@ -24,6 +24,23 @@ type Settings struct {
 	// InternalAddrs are the node's InternalIPs as the orchestrator told them.
 	InternalAddrs []netip.Addr
 	Pools         []PoolSetting // default pools that may be created, by family
+	// ClusterType is what CLUSTER_TYPE says of the cluster, such as "k8s,bgp"; see Describe.
+	ClusterType string
+	// PodCIDR says that pods have addresses of their nodes' ranges in Kubernetes
+	// (USE_POD_CIDR), not of blocks.
+	PodCIDR bool
+	// Cluster is what is known of the cluster's networks from elsewhere.
+	Cluster Cluster
+}
+
+// Cluster is what Kubernetes says of the networks of the cluster. The zero value: nothing.
+type Cluster struct {
+	Kubeadm bool
+	// PodCIDRs are the ranges that kubeadm was told for pods: default pools are of them
+	// unless the environment says otherwise. Masked.
+	PodCIDRs []netip.Prefix
+	// ServiceCIDRs are the ranges of the addresses of services, which no pool may overlap.
+	ServiceCIDRs []netip.Prefix
 }
 
 // AddressMode says where a node's address of one family comes from.
@@ -70,9 +87,10 @@ func (a AddressSetting) text() string {
 // PoolSetting describes the default pool of one family.
 type PoolSetting struct {
 	V6       bool
-	Explicit bool         // the CIDR was set by hand
+	Explicit bool         // the CIDR was set by hand, here or for kubeadm
 	CIDR     netip.Prefix // zero: chosen at the time
 	Spec     v3.IPPoolSpec
+	kubeadm  bool // CIDR is kubeadm's
 }
 
 // SettingsFrom reads the settings from the environment, through getenv, for
@@ -89,6 +107,8 @@ func SettingsFrom(node string, getenv func(string) string) (Settings, error) {
 		SkipAddressCheck: r.boolean("DISABLE_NODE_IP_CHECK", false),
 		PollInterval:     r.seconds("AUTODETECT_POLL_INTERVAL", time.Minute),
 		InternalAddrs:    r.addrs("KUBERNETES_INTERNAL_IP"),
+		ClusterType:      r.clusterType("CLUSTER_TYPE"),
+		PodCIDR:          r.boolean("USE_POD_CIDR", false),
 	}
 	s.Pools = r.pools()
 	return s, r.err
@@ -191,6 +211,17 @@ func (r *reader) addrs(name string) []netip.Addr {
 		out = append(out, a)
 	}
 	return out
+}
+
+// clusterType reads a list of words with commas between them.
+func (r *reader) clusterType(name string) string {
+	text := r.getenv(name)
+	for word := range strings.SplitSeq(text, ",") {
+		if strings.ContainsFunc(strings.TrimSpace(word), func(c rune) bool { return c <= ' ' || c > '~' }) {
+			r.bad(name, text, "words with commas between them, such as k8s,bgp")
+		}
+	}
+	return text
 }
 
 // pools reads the settings of the default pools: none when
