@@ -29,6 +29,7 @@ func parseFelixConfig(o *v3.FelixConfiguration) (Value, error) {
 	if s.RouteRefreshInterval != nil {
 		c.RouteRefresh = &s.RouteRefreshInterval.Duration
 	}
+	c.Pages = parsePages(&s)
 	var e first
 	c.NodeSelector = try(&e, sel, "spec.nodeSelector", s.NodeSelector)
 	c.DeviceRouteSource = try(&e, addr, "spec.deviceRouteSourceAddress", s.DeviceRouteSourceAddress)
@@ -37,6 +38,20 @@ func parseFelixConfig(o *v3.FelixConfiguration) (Value, error) {
 	c.Tunnel = parseTunnel(&e, &s)
 	c.NAT = parseNAT(&e, &s)
 	return c, e.err
+}
+
+// parsePages reads what s says about the pages that tell how an agent is.
+func parsePages(s *v3.FelixConfigurationSpec) PageConfig {
+	p := PageConfig{
+		Health: s.HealthEnabled, HealthHost: s.HealthHost, HealthPort: s.HealthPort,
+		Metrics: s.PrometheusMetricsEnabled, MetricsHost: s.PrometheusMetricsHost, MetricsPort: s.PrometheusMetricsPort,
+		GoMetrics: s.PrometheusGoMetricsEnabled, ProcessMetrics: s.PrometheusProcessMetricsEnabled,
+		WireGuardMetrics: s.PrometheusWireGuardMetricsEnabled,
+	}
+	if s.DataplaneWatchdogTimeout != nil {
+		p.Watchdog = &s.DataplaneWatchdogTimeout.Duration
+	}
+	return p
 }
 
 // prefixList splits a list of names by its commas.
@@ -214,6 +229,10 @@ func honoured(field string) bool {
 	case "nodeSelector", "interfacePrefix", "deviceRouteProtocol", "deviceRouteSourceAddress",
 		"deviceRouteSourceAddressIPv6", "removeExternalRoutes", "goGCThreshold", "goMaxProcs", "goMemoryLimitMB",
 		"ipv4NormalRoutePriority", "ipv6NormalRoutePriority", "routeRefreshInterval", "logSeverityScreen":
+		return true
+	case "healthEnabled", "healthHost", "healthPort", "dataplaneWatchdogTimeout",
+		"prometheusMetricsEnabled", "prometheusMetricsHost", "prometheusMetricsPort",
+		"prometheusGoMetricsEnabled", "prometheusProcessMetricsEnabled", "prometheusWireGuardMetricsEnabled":
 		return true
 	case "defaultEndpointToHostAction", "failsafeInboundHostPorts", "failsafeOutboundHostPorts",
 		"disableConntrackInvalidCheck", "allowVXLANPacketsFromWorkloads", "allowIPIPPacketsFromWorkloads", "vxlanPort",

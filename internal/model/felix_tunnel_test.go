@@ -80,7 +80,7 @@ func TestTunnelFieldsWithoutEffect(t *testing.T) {
 		"{featureDetectOverride: 'SNATFullyRandom=true,ChecksumOffloadBroken=true'}":        "[featureDetectOverride]",
 		"{featureDetectOverride: 'ChecksumOffloadBroken='}":                                 "[]",
 		"{programClusterRoutes: Enabled}":                                                   "[programClusterRoutes]",
-		"{wireguardListeningPort: 0, prometheusWireGuardMetricsEnabled: false}":             "[prometheusWireGuardMetricsEnabled]",
+		"{wireguardListeningPort: 0, prometheusMetricsCAFile: /ca}":                         "[prometheusMetricsCAFile]",
 		"{routeTableRange: {min: 3, max: 4}, featureDetectOverride: 'IPIPDeviceIsL3=true'}": "[featureDetectOverride]",
 	} {
 		if c, err := felix(t, spec); err != nil || fmt.Sprint(c.Unbuilt) != want {

@@ -190,6 +190,7 @@ type FelixConfig struct {
 	MaxProcs            *int           // nil or -1: all
 	MemoryLimitMB       *int           // nil or -1: none
 	LogSeverity         string         // Debug, Info, Warning, Error, Fatal or None; empty: not set
+	Pages               PageConfig
 	Filter              FilterConfig
 	Tunnel              TunnelConfig
 	NAT                 NATConfig
@@ -198,6 +199,19 @@ type FelixConfig struct {
 
 // Key implements [Value].
 func (c FelixConfig) Key() Key { return Key{Kind: KindFelixConfiguration, Name: c.Name} }
+
+// PageConfig is what a FelixConfig says about the pages on which an agent tells how it is.
+// Pointers are nil where it says nothing.
+type PageConfig struct {
+	Health, Metrics         *bool  // served at all; nil: false
+	HealthHost, MetricsHost string // empty: localhost, and every address
+	HealthPort, MetricsPort *int   // nil: 9099 and 9091
+	GoMetrics               *bool  // metrics of the Go runtime are among them; nil: true
+	ProcessMetrics          *bool  // metrics of the process are among them; nil: true
+	WireGuardMetrics        *bool  // metrics of WireGuard are among them; nil: true
+	// Watchdog is how long a loop may be at one thing before the agent counts as dead.
+	Watchdog *time.Duration // nil: 90 s
+}
 
 // FilterConfig is what a FelixConfig says about the packet filter. Pointers and
 // lists are nil where it says nothing; an empty list is a list.

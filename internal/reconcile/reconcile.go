@@ -56,6 +56,8 @@ type Loop struct {
 	pass         func(context.Context, Cause) error
 	opts         Options
 	every        atomic.Int64 // Options.Resync, which may change
+	born         time.Time    // before began, on the clock that nobody sets
+	began        atomic.Int64 // when the pass under way began, nanoseconds; 0: none is
 	kick, resync chan struct{}
 }
 
@@ -70,7 +72,7 @@ func New(pass func(context.Context, Cause) error, opts Options) *Loop {
 	if opts.Health == nil {
 		opts.Health = func(error) {}
 	}
-	l := &Loop{pass: pass, opts: opts, kick: make(chan struct{}, 1), resync: make(chan struct{}, 1)}
+	l := &Loop{pass: pass, opts: opts, born: time.Now().Add(-1), kick: make(chan struct{}, 1), resync: make(chan struct{}, 1)}
 	l.every.Store(int64(opts.Resync))
 	return l
 }
@@ -80,6 +82,15 @@ func (l *Loop) Kick() { poke(l.kick) }
 
 // Every changes Options.Resync; it counts from the next full pass on.
 func (l *Loop) Every(d time.Duration) { l.every.Store(int64(d)) }
+
+// Busy is how long the pass under way has taken; 0: none is. A loop that waits is not stuck,
+// one that is busy for minutes is.
+func (l *Loop) Busy() time.Duration {
+	if began := l.began.Load(); began != 0 {
+		return time.Since(l.born) - time.Duration(began)
+	}
+	return 0
+}
 
 // Resync asks for a full pass as soon as possible. It never blocks.
 func (l *Loop) Resync() { poke(l.resync) }
@@ -99,7 +110,9 @@ func (l *Loop) Run(ctx context.Context) error {
 	defer timer.Stop()
 	cause := Resync
 	for {
+		l.began.Store(int64(time.Since(l.born)))
 		err := l.pass(ctx, cause)
+		l.began.Store(0)
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}

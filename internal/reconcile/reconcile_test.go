@@ -159,3 +159,27 @@ func TestRunWith(t *testing.T) {
 		})
 	}
 }
+
+// TestBusy: a loop that waits is not busy, however long.
+func TestBusy(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		long := make(chan struct{})
+		l := New(func(context.Context, Cause) error { <-long; return nil }, Options{})
+		done := make(chan error)
+		go func() { done <- l.Run(ctx) }()
+		time.Sleep(2 * time.Minute)
+		if got := l.Busy(); got != 2*time.Minute {
+			t.Errorf("in a pass of two minutes: busy for %v", got)
+		}
+		close(long)
+		synctest.Wait()
+		time.Sleep(30 * time.Minute)
+		if got := l.Busy(); got != 0 {
+			t.Errorf("waiting: busy for %v", got)
+		}
+		cancel()
+		<-done
+	})
+}

@@ -15,6 +15,9 @@ const (
 	DefaultInterfacePrefix = "cali"
 	DefaultRouteRefresh    = 90 * time.Second
 	DefaultGCPercent       = 40
+	DefaultHealthPort      = 9099
+	DefaultMetricsPort     = 9091
+	DefaultWatchdog        = 90 * time.Second
 )
 
 // kernelMetric6 is the metric that Linux gives an IPv6 route added with none.
@@ -29,6 +32,7 @@ type Settings struct {
 	RouteRefresh      time.Duration // between two full comparisons with the kernel; 0: never
 	Process           Process
 	Tunnel            Tunnel
+	Pages             Pages
 	LogSeverity       string   // lowest level to log; empty: not set
 	Unbuilt           []string // fields that are set and have no effect in this version; sorted
 }
@@ -39,6 +43,46 @@ type Process struct {
 	GCPercent     int // growth of the heap before a collection; negative: never
 	MaxProcs      int // processors used at once; negative: all
 	MemoryLimitMB int // soft limit; negative: none
+}
+
+// Pages is what the settings say about the pages that tell how the agent is. It is comparable.
+type Pages struct {
+	Health, Metrics           Page
+	GoMetrics, ProcessMetrics bool
+	WireGuardMetrics          bool
+	Watchdog                  time.Duration // how long a loop may be at one thing
+}
+
+// Page is where something is served, if Enabled. An empty Host is every address of the node.
+type Page struct {
+	Enabled bool
+	Host    string
+	Port    int
+}
+
+func (p Pages) under(c model.PageConfig) Pages {
+	put(&p.Health.Enabled, c.Health)
+	put(&p.Metrics.Enabled, c.Metrics)
+	put(&p.Health.Port, c.HealthPort)
+	put(&p.Metrics.Port, c.MetricsPort)
+	put(&p.GoMetrics, c.GoMetrics)
+	put(&p.ProcessMetrics, c.ProcessMetrics)
+	put(&p.WireGuardMetrics, c.WireGuardMetrics)
+	put(&p.Watchdog, c.Watchdog)
+	if c.HealthHost != "" {
+		p.Health.Host = c.HealthHost
+	}
+	if c.MetricsHost != "" {
+		p.Metrics.Host = c.MetricsHost
+	}
+	return p
+}
+
+// put gives a field the value that is set, if one is.
+func put[T any](field, v *T) {
+	if v != nil {
+		*field = *v
+	}
 }
 
 // Form is what the settings say about the look of routes. It is comparable.
@@ -58,7 +102,11 @@ func SettingsFor(node model.Node, values iter.Seq[model.Value], env ...model.Fel
 		InterfacePrefixes: []string{DefaultInterfacePrefix},
 		RemoveExternal:    true, RouteRefresh: DefaultRouteRefresh, Form: Form{Proto: plan.ProtoBoot},
 		Process: Process{GCPercent: DefaultGCPercent, MaxProcs: -1, MemoryLimitMB: -1},
-		Tunnel:  Tunnel{VNI: model.DefaultVNI, VXLANPort: model.DefaultVXLANPort, MTUPattern: model.DefaultMTUPattern},
+		Pages: Pages{
+			Health: Page{Host: "localhost", Port: DefaultHealthPort}, Metrics: Page{Port: DefaultMetricsPort},
+			GoMetrics: true, ProcessMetrics: true, WireGuardMetrics: true, Watchdog: DefaultWatchdog,
+		},
+		Tunnel: Tunnel{VNI: model.DefaultVNI, VXLANPort: model.DefaultVXLANPort, MTUPattern: model.DefaultMTUPattern},
 	}
 	configs := append(slices.Clone(env), model.FelixConfigsFor(node, values)...)
 	for _, c := range slices.Backward(configs) {
@@ -109,6 +157,7 @@ func (s Settings) under(c model.FelixConfig) Settings {
 	if c.RouteRefresh != nil {
 		s.RouteRefresh = *c.RouteRefresh
 	}
+	s.Pages = s.Pages.under(c.Pages)
 	if c.LogSeverity != "" {
 		s.LogSeverity = c.LogSeverity
 	}

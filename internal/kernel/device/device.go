@@ -165,6 +165,9 @@ func (d *Devices) close() {
 	}
 }
 
+// Busy is how long the pass under way has taken; 0: none is.
+func (d *Devices) Busy() time.Duration { return d.loop.Busy() }
+
 // Run keeps the devices as wanted until ctx ends, and returns the cause of that. It
 // leaves everything in place. Sysctls are written as seen by the calling goroutine's
 // thread, which therefore must be in the same network namespace as the caller of New was.

@@ -261,6 +261,9 @@ func (f *FIB) sync(local, cluster bool) {
 	f.loop.Resync()
 }
 
+// Busy is how long the pass under way has taken; 0: none is.
+func (f *FIB) Busy() time.Duration { return f.loop.Busy() }
+
 // Resync asks for a full comparison, which nothing but doubt makes necessary.
 func (f *FIB) Resync() { f.loop.Resync() }
 

@@ -150,6 +150,9 @@ func (n *NFT) Synced() {
 	}
 }
 
+// Busy is how long the pass under way has taken; 0: none is.
+func (n *NFT) Busy() time.Duration { return n.loop.Busy() }
+
 // Resync asks for a full comparison, which nothing but doubt makes necessary.
 func (n *NFT) Resync() { n.loop.Resync() }
 

@@ -70,6 +70,9 @@ type Stats struct {
 }
 
 // WG is the WireGuard devices of one network namespace. Make one with New. All methods but
+// Busy is how long the pass under way has taken; 0: none is.
+func (w *WG) Busy() time.Duration { return w.loop.Busy() }
+
 // Run may be called at any time by any goroutine; they wait for a pass that is under way.
 type WG struct {
 	opts   Options
