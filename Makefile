@@ -85,7 +85,7 @@ image: ## write bin/weft-image.tar: an OCI archive with all that a node needs
 		bin/image/{arch}/weft=/usr/bin/weft \
 		$(foreach plugin,weft-cni $(notdir $(PLUGINS)),bin/image/{arch}/$(plugin)=/opt/cni/bin/$(plugin))
 
-manifests: ## render the chart: into deploy/*.yaml, and into bin/*.yaml for IMAGE, VERSION and SET
+manifests: crds ## render the chart: into deploy/*.yaml, and into bin/*.yaml for IMAGE, VERSION and SET
 	@$(GO) -C build/manifests run .
 	@mkdir -p bin
 	@$(GO) -C build/manifests run . -out ../../bin -image $(IMAGE):$(VERSION) $(addprefix -set ,$(SET))

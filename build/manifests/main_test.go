@@ -47,7 +47,7 @@ func TestSettings(t *testing.T) {
 	for name, tt := range map[string]struct{ set, want []string }{
 		"as it comes": {nil, []string{
 			"image: localhost/weft:latest", "CALICO_IPV4POOL_IPIP=Never", "CALICO_IPV4POOL_VXLAN=CrossSubnet", "DATASTORE_TYPE=kubernetes",
-			"CALICO_API_GROUP=projectcalico.org/v3", "IP=autodetect", "ENABLED_CONTROLLERS=node,loadbalancer", "!ETCD_ENDPOINTS", "!CALICO_IPV4POOL_CIDR", "!FELIX_VXLANMTU",
+			"!CALICO_API_GROUP", "IP=autodetect", "ENABLED_CONTROLLERS=node,loadbalancer", "!ETCD_ENDPOINTS", "!CALICO_IPV4POOL_CIDR", "!FELIX_VXLANMTU",
 			"name: ippools.projectcalico.org", "name: clusternetworkpolicies.policy.networking.k8s.io", "helm.sh/resource-policy: keep",
 		}},
 		"image":        {[]string{"image.repository=r.example:5000/net/weft", "image.tag=v9"}, []string{"image: r.example:5000/net/weft:v9"}},
@@ -67,7 +67,8 @@ func TestSettings(t *testing.T) {
 			"ENABLED_CONTROLLERS=policy,namespace,serviceaccount,workloadendpoint,node,loadbalancer",
 		}},
 		"etcd without TLS": {[]string{"datastore.type=etcdv3", "datastore.etcd.endpoints=http://10.0.0.1:2379", "datastore.etcd.tlsSecret="}, []string{"!ETCD_KEY_FILE", "!secretName: weft-etcd"}},
-		"Calico's group":   {[]string{"datastore.apiGroup=crd.projectcalico.org/v1", "crds=false"}, []string{"CALICO_API_GROUP=crd.projectcalico.org/v1", "- ipamconfigs", "!ipamconfigurations", "!CustomResourceDefinition", "!projectcalico.org/v3"}},
+		"Calico's group":   {[]string{"datastore.apiGroup=crd.projectcalico.org/v1", "crds=false"}, []string{"CALICO_API_GROUP=crd.projectcalico.org/v1", "resources: [ipamconfigs]", "!ipamconfigurations", "!CustomResourceDefinition", "!projectcalico.org/v3"}},
+		"native group":     {[]string{"datastore.apiGroup=projectcalico.org/v3"}, []string{"CALICO_API_GROUP=projectcalico.org/v3", "resources: [ipamconfigurations]", "!ipamconfigs]", "!crd.projectcalico.org"}},
 		"MTU":              {[]string{"mtu=1400"}, []string{"FELIX_VXLANMTU=1400", "FELIX_IPIPMTU=1400", "FELIX_WIREGUARDMTU=1400"}},
 		"API server":       {[]string{"apiServer.host=api.example"}, []string{"KUBERNETES_SERVICE_HOST=api.example", "KUBERNETES_SERVICE_PORT=6443"}},
 		"log level":        {[]string{"logLevel=Debug"}, []string{"FELIX_LOGSEVERITYSCREEN=Debug", "LOG_LEVEL=debug"}},

@@ -6,14 +6,18 @@
 {{- if eq .Values.datastore.type "etcdv3" }}true{{ end }}
 {{- end }}
 
-{{/* The API group of the datastore, without its version. */}}
-{{- define "weft.group" -}}
-{{ .Values.datastore.apiGroup | splitList "/" | first }}
+{{/* The API groups that may be the datastore, without their version. */}}
+{{- define "weft.groups" -}}
+{{- if .Values.datastore.apiGroup }}{{ .Values.datastore.apiGroup | splitList "/" | first }}
+{{- else }}projectcalico.org, crd.projectcalico.org
+{{- end }}
 {{- end }}
 
-{{/* What the IPAM configuration is called in that group. */}}
+{{/* What the IPAM configuration is called in them. */}}
 {{- define "weft.ipamconfigs" -}}
-{{ if eq (include "weft.group" .) "crd.projectcalico.org" }}ipamconfigs{{ else }}ipamconfigurations{{ end }}
+{{- $legacy := contains "crd.projectcalico.org" (include "weft.groups" .) }}
+{{- $native := hasPrefix "projectcalico.org" (include "weft.groups" .) }}
+{{- if $native }}ipamconfigurations{{ end }}{{ if and $native $legacy }}, {{ end }}{{ if $legacy }}ipamconfigs{{ end }}
 {{- end }}
 
 {{/* The controllers that run, as ENABLED_CONTROLLERS wants them. */}}
@@ -39,7 +43,7 @@
 - name: ETCD_KEY_FILE
   value: /etc/weft/etcd/etcd-key
 {{- end }}
-{{- else }}
+{{- else if .Values.datastore.apiGroup }}
 - name: CALICO_API_GROUP
   value: {{ .Values.datastore.apiGroup }}
 {{- end }}
