@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	v3 "github.com/weft-net/weft/api/v3"
@@ -29,6 +30,7 @@ type bench struct {
 	mu      sync.Mutex
 	why     string          // why it is not ready
 	missing map[string]bool // links whose routes the kernel lacks
+	awaited func()          // is called when those are waited for; may be nil
 	gone    []string        // links that were deleted
 }
 
@@ -78,9 +80,12 @@ func newBench(t *testing.T, cidr string, bits int) *bench {
 
 func (b *bench) applied(ctx context.Context, link string, _ int32) error {
 	b.mu.Lock()
-	missing := b.missing[link]
+	missing, awaited := b.missing[link], b.awaited
 	b.mu.Unlock()
 	if missing {
+		if awaited != nil {
+			awaited()
+		}
 		<-ctx.Done()
 		return errors.New("route is not there")
 	}
@@ -326,20 +331,26 @@ func TestPlainCNIGetsAProfile(t *testing.T) {
 // that is what the configuration says.
 func TestAddWithoutPolicyInForce(t *testing.T) {
 	t.Parallel()
-	b := newBench(t, "10.0.0.0/24", 26)
-	b.missing["calic1"] = true
-	r := addRequest("c1", "web")
-	r.PolicyTimeout = 200 * time.Millisecond // the endpoint is known long before
-	if _, err := b.Add(t.Context(), r); err == nil || !strings.Contains(err.Error(), "routes and policy of calic1") {
-		t.Errorf("it succeeded, or failed otherwise: %v", err)
-	}
-	r.PolicyProceed = true
-	if got, err := b.Add(t.Context(), r); err != nil || len(got.Addrs) != 1 {
-		t.Errorf("told to proceed: %+v, %v", got, err)
-	}
-	withdrawn, cancel := context.WithCancel(t.Context())
-	cancel()
-	if _, err := b.Add(withdrawn, r); err == nil {
-		t.Error("a withdrawn request succeeded")
-	}
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, "10.0.0.0/24", 26)
+		b.missing["calic1"] = true
+		r := addRequest("c1", "web")
+		r.PolicyTimeout = 10 * time.Second
+		begun := time.Now()
+		if _, err := b.Add(t.Context(), r); err == nil || !strings.Contains(err.Error(), "routes and policy of calic1") {
+			t.Errorf("it succeeded, or failed otherwise: %v", err)
+		}
+		if took := time.Since(begun); took < r.PolicyTimeout || took > r.PolicyTimeout+time.Second {
+			t.Errorf("it waited %v, want %v", took, r.PolicyTimeout)
+		}
+		r.PolicyProceed = true
+		if got, err := b.Add(t.Context(), r); err != nil || len(got.Addrs) != 1 {
+			t.Errorf("told to proceed: %+v, %v", got, err)
+		}
+		withdrawn, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, err := b.Add(withdrawn, r); err == nil {
+			t.Error("a withdrawn request succeeded")
+		}
+	})
 }

@@ -49,7 +49,7 @@ func TestUnderlayFollows(t *testing.T) {
 			if got != want {
 				t.Fatalf("told %d, want %d", got, want)
 			}
-		case <-time.After(10 * time.Second):
+		case <-time.After(testenv.Patience):
 			t.Fatalf("not told %d", want)
 		}
 	}

@@ -8,7 +8,6 @@ import (
 	"os"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -137,7 +136,7 @@ func TestPodReachesNodeThatHasNoDefaultRoute(t *testing.T) {
 			}
 		}()
 		p.ns.MustDo(func() error {
-			c, err := net.DialTimeout("tcp", l.Addr().String(), 10*time.Second)
+			c, err := net.DialTimeout("tcp", l.Addr().String(), testenv.Patience)
 			if err != nil {
 				return err
 			}
