@@ -188,11 +188,12 @@ func (s *Socket) Read() ([]byte, error) {
 // first Read after it must come within the next ten seconds. The error is
 // unix.EMSGSIZE, wrapped, when it does not fit the send buffer.
 func (s *Socket) Send(b []byte) error {
-	if err := s.file.SetReadDeadline(time.Now().Add(answerTimeout)); err != nil {
+	if _, err := s.file.Write(b); err != nil {
 		return err
 	}
-	_, err := s.file.Write(b)
-	return err
+	// From now on: the kernel has worked in the call, for whole seconds where much is
+	// written on a slow machine, and a deadline that is past hides an answer that is there.
+	return s.file.SetReadDeadline(time.Now().Add(answerTimeout))
 }
 
 // Patience is how long the next reads wait at most, until the next request.

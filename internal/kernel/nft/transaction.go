@@ -19,8 +19,9 @@ const (
 	// echoRules is how many new rules the kernel is asked to tell the handles of, so
 	// that its answers fit any receive buffer. Of more, they are read when needed.
 	echoRules = 512
-	// drainTime is how long answers are waited for of which some were lost.
-	drainTime = 20 * time.Millisecond
+	// drainTime is how long each answer is waited for when some were lost. All are there,
+	// but a deadline that is past hides them, and this process may not be run for a while.
+	drainTime = 200 * time.Millisecond
 	// beginBytes is the length of the messages that begin and end a batch.
 	beginBytes = netlink.HeaderBytes + 4
 )
@@ -289,14 +290,16 @@ func (n *NFT) receive(begin uint32, from, to int) (a answer, err error) {
 		case errors.Is(err, netlink.ErrOverrun) && !overrun:
 			// All that was kept is there by now.
 			overrun = true
-			if err := n.writer.Patience(drainTime); err != nil {
-				return a, err
-			}
-			continue
+			datagram = nil
 		case err != nil && overrun && len(a.errs) > 0:
 			return a, nil
 		case err != nil:
 			return a, fmt.Errorf("read answer: %w", err)
+		}
+		if overrun {
+			if err := n.writer.Patience(drainTime); err != nil {
+				return a, err
+			}
 		}
 		for m := range netlink.Messages(datagram) {
 			i := m.Seq - begin // 0: the batch
