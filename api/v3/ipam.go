@@ -30,8 +30,8 @@ type IPAMConfiguration struct {
 type IPAMConfigurationSpec struct {
 	// StrictAffinity forbids borrowing: a node takes addresses only from its blocks.
 	StrictAffinity bool `json:"strictAffinity"`
-	// AutoAllocateBlocks lets a node claim a block when it has none. False needs
-	// StrictAffinity.
+	// AutoAllocateBlocks lets a node claim a block when it has none. Documents that do
+	// not say mean true. False needs StrictAffinity.
 	AutoAllocateBlocks bool `json:"autoAllocateBlocks"`
 	// MaxBlocksPerHost limits the blocks of a node; 0 means 20. Above 0 it needs
 	// StrictAffinity.

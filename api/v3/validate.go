@@ -17,6 +17,7 @@ const (
 	MaxAllowedUses   = 10   // of a pool
 	MaxServiceBlocks = 500  // of each sort
 	MaxFilterRules   = 1000 // of each direction and family
+	MaxCommunityName = 255  // characters
 	MaxTemplates     = 100  // of host endpoints
 	MaxStagedEntries = 500  // ports, and peers, of a rule of a StagedKubernetesNetworkPolicy
 )
@@ -222,7 +223,7 @@ func (c *checker) addr(field, text string, want family) {
 		return
 	}
 	a, err := netip.ParseAddr(text)
-	if err != nil || familyOf(a)&want == 0 || a.Zone() != "" {
+	if err != nil || familyOf(a)&want == 0 || !isPlain(a) {
 		c.fail(field, text, fmt.Sprintf("must be an %v address", want))
 	}
 }
@@ -230,11 +231,16 @@ func (c *checker) addr(field, text string, want family) {
 // prefix checks a CIDR; its host bits may be set.
 func (c *checker) prefix(field, text string) (netip.Prefix, bool) {
 	p, err := netip.ParsePrefix(text)
-	if err != nil {
+	ok := err == nil && isPlain(p.Addr())
+	if !ok {
 		c.fail(field, text, `must be a prefix such as "10.0.0.0/8" or "fd00::/8"`)
 	}
-	return p, err == nil
+	return p, ok
 }
+
+// isPlain reports whether a has no zone and is no IPv4 address in the form of IPv6:
+// those are the addresses that packets have.
+func isPlain(a netip.Addr) bool { return a.Zone() == "" && !a.Is4In6() }
 
 // masked checks a CIDR whose host bits are zero.
 func (c *checker) masked(field, text string) (netip.Prefix, bool) {
@@ -247,15 +253,13 @@ func (c *checker) masked(field, text string) (netip.Prefix, bool) {
 }
 
 // addrOrPrefix reads "10.0.0.1" as "10.0.0.1/32".
-func addrOrPrefix(text string) (netip.Prefix, error) {
+func addrOrPrefix(text string) (netip.Prefix, bool) {
 	if strings.Contains(text, "/") {
-		return netip.ParsePrefix(text)
+		p, err := netip.ParsePrefix(text)
+		return p, err == nil && isPlain(p.Addr())
 	}
 	a, err := netip.ParseAddr(text)
-	if err != nil {
-		return netip.Prefix{}, err
-	}
-	return a.Prefix(a.BitLen())
+	return netip.PrefixFrom(a, a.BitLen()), err == nil && isPlain(a)
 }
 
 // mac checks a hardware address of six bytes; empty is allowed.

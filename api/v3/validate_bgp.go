@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
@@ -102,6 +103,8 @@ func (c *checker) communities(s *BGPConfigurationSpec) {
 	for i, named := range s.Communities {
 		if named.Name == "" {
 			c.fail(index("spec.communities", i)+".name", nil, "must be set")
+		} else if utf8.RuneCountInString(named.Name) > MaxCommunityName {
+			c.fail(index("spec.communities", i)+".name", named.Name, fmt.Sprintf("must have at most %d characters", MaxCommunityName))
 		}
 		if reason := communityFault(named.Value); reason != "" {
 			c.fail(index("spec.communities", i)+".value", named.Value, reason)

@@ -95,7 +95,7 @@ func (c *checker) felixAddresses(s *FelixConfigurationSpec) {
 	c.addr("spec.deviceRouteSourceAddress", s.DeviceRouteSourceAddress, ipv4)
 	c.addr("spec.deviceRouteSourceAddressIPv6", s.DeviceRouteSourceAddressIPv6, ipv6)
 	for i, text := range s.ExternalNodesCIDRList {
-		if p, err := addrOrPrefix(text); err != nil || !p.Addr().Is4() {
+		if p, ok := addrOrPrefix(text); !ok || !p.Addr().Is4() {
 			c.fail(index("spec.externalNodesList", i), text, "must be an IPv4 prefix or address")
 		}
 	}

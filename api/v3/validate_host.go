@@ -7,7 +7,7 @@ func (c *checker) networkSet(labels map[string]string, s *NetworkSetSpec) {
 		c.fail("metadata.labels", LabelNamespace, "must be left out: the system sets it")
 	}
 	for i, n := range s.Nets {
-		if _, err := addrOrPrefix(n); n != "" && err != nil {
+		if _, ok := addrOrPrefix(n); n != "" && !ok {
 			c.fail(index("spec.nets", i), n, `must be a prefix such as "10.0.0.0/8" or an address`)
 		}
 	}

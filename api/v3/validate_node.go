@@ -36,8 +36,8 @@ func (c *checker) nodeAddr(field, text string, want family) {
 	if text == "" {
 		return
 	}
-	p, err := addrOrPrefix(text)
-	if err != nil || familyOf(p.Addr())&want == 0 {
+	p, ok := addrOrPrefix(text)
+	if !ok || familyOf(p.Addr())&want == 0 {
 		c.fail(field, text, fmt.Sprintf("must be an %v address, with the length of its subnet where known", want))
 	}
 }
@@ -58,9 +58,9 @@ func (c *checker) endpoint(o *WorkloadEndpoint) {
 	c.addr("spec.ipv6Gateway", s.IPv6Gateway, ipv6)
 	var own []netip.Addr
 	for i, text := range s.IPNetworks {
-		p, err := addrOrPrefix(text)
+		p, ok := addrOrPrefix(text)
 		switch {
-		case err != nil:
+		case !ok:
 			c.fail(index("spec.ipNetworks", i), text, "must be an address, or one with /32 or /128")
 		case !p.IsSingleIP():
 			c.fail(index("spec.ipNetworks", i), text, fmt.Sprintf("must be a single address: /%d", p.Addr().BitLen()))
@@ -75,7 +75,7 @@ func (c *checker) endpoint(o *WorkloadEndpoint) {
 		c.endpointPort(index("spec.ports", i), p)
 	}
 	for i, text := range s.AllowSpoofedSourcePrefixes {
-		if _, err := addrOrPrefix(text); err != nil {
+		if _, ok := addrOrPrefix(text); !ok {
 			c.fail(index("spec.allowSpoofedSourcePrefixes", i), text, "must be a prefix or an address")
 		}
 	}

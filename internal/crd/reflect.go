@@ -2,7 +2,6 @@ package crd
 
 import (
 	"encoding/json"
-	"math"
 	"reflect"
 	"strings"
 
@@ -58,10 +57,8 @@ func scalar(t reflect.Type) *Schema {
 		return &Schema{Type: "integer", Format: "int64"}
 	case reflect.Int32:
 		return &Schema{Type: "integer", Format: "int32"}
-	case reflect.Uint64: // sequence numbers, far below the end
-		s := &Schema{Type: "integer", Format: "int64"}
-		s.between(0, math.MaxInt64)
-		return s
+	case reflect.Uint64: // sequence numbers, far below the end, which the server could not read
+		return &Schema{Type: "integer", Format: "int64", Minimum: new(int64)}
 	case reflect.Uint8, reflect.Uint16, reflect.Uint32:
 		s := &Schema{Type: "integer", Format: "int64"}
 		s.between(0, 1<<t.Bits()-1)

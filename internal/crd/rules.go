@@ -48,7 +48,7 @@ func rules() map[reflect.Type]func(*Schema) {
 		reflect.TypeFor[v3.Rule]():                              rule,
 		reflect.TypeFor[v3.EntityRule]():                        entityRule,
 		reflect.TypeFor[v3.ICMPFields]():                        icmp,
-		reflect.TypeFor[v3.HTTPMatch]():                         http,
+		reflect.TypeFor[v3.HTTPMatch]():                         httpMatch,
 		reflect.TypeFor[v3.NetworkPolicy]():                     networkPolicyName,
 		reflect.TypeFor[v3.NetworkPolicySpec]():                 networkPolicy,
 		reflect.TypeFor[v3.GlobalNetworkPolicy]():               globalPolicyName,

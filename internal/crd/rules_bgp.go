@@ -39,12 +39,18 @@ func bgpConfigurationSpec(s *Schema) {
 	named := s.at("communities", "[]")
 	named.require("name", "value")
 	named.at("name").MinLength = 1
+	named.at("name").most(v3.MaxCommunityName)
 	named.at("value").Pattern = whole(community)
 	s.at("prefixAdvertisements").MaxItems = 500
 	advertised := s.at("prefixAdvertisements", "[]")
 	advertised.require("cidr")
 	masked(advertised.at("cidr"))
 	advertised.at("communities").MaxItems = 50
+	attached := advertised.at("communities", "[]")
+	attached.most(v3.MaxCommunityName)
+	attached.AnyOf = []*Schema{{Pattern: whole(community)}, {Not: &Schema{Pattern: `^[0-9]+(:[0-9]+){1,2}$`}}}
+	s.ruleAt(".prefixAdvertisements", "has(self.communities) || !has(self.prefixAdvertisements) || self.prefixAdvertisements.all(a, !has(a.communities) || a.communities.all(c, c.contains(':')))",
+		"must have communities that are values, or names from spec.communities")
 	words(s.at("bindMode"), "None", "NodeIP")
 	interfaces := s.at("ignoredInterfaces", "[]")
 	interfaces.Pattern = `^\**[a-zA-Z0-9._-][a-zA-Z0-9._*-]*$`

@@ -96,7 +96,7 @@ func felixPorts(s *Schema) {
 func portRange(s *Schema) {
 	s.between(1, math.MaxUint16)
 	s.Pattern = whole(number16 + `(:` + number16 + `)?`)
-	s.Not = &Schema{Pattern: `^0+(:|$)`}
+	notText(s, `^0+(:|$)`)
 	s.rule("type(self) == int || [self.split(':')].all(p, p.size() < 2 || int(p[0]) <= int(p[1]))", `must be a port or a range such as "30000:32767", 1 to 65535`)
 }
 

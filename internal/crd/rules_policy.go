@@ -184,7 +184,7 @@ func icmp(s *Schema) {
 	s.ruleAt(".code", "!has(self.code) || has(self.type)", "needs a type")
 }
 
-func http(s *Schema) {
+func httpMatch(s *Schema) {
 	s.at("methods").MaxItems = maxHTTP
 	s.at("methods").ListType = "set"
 	s.at("paths").MaxItems = maxHTTP
@@ -230,7 +230,7 @@ func port(s *Schema) {
 	s.between(1, math.MaxUint16)
 	s.Pattern = `^(` + number16 + `(:` + number16 + `)?|` + portText + `)$`
 	s.most(15)
-	s.Not = &Schema{Pattern: `^(0+(:|$)|-)`}
+	notText(s, `^0+(:|$)`)
 }
 
 func stagedKubernetesPolicy(s *Schema) {

@@ -177,6 +177,11 @@ func protocol(s *Schema) {
 	s.Pattern = `^(TCP|UDP|ICMP|ICMPv6|SCTP|UDPLite|0*([1-9][0-9]?|1[0-9]{2}|2[0-4][0-9]|25[0-5]))$`
 }
 
+// notText refuses texts, and no numbers.
+func notText(s *Schema, pattern string) {
+	s.AnyOf = []*Schema{{MaxLength: new(int)}, {Not: &Schema{Pattern: pattern}}}
+}
+
 // portful is the name or the number of a protocol that has ports.
 func portful(s *Schema) {
 	only(s, "TCP", "UDP", "SCTP", "6", "17", "132")
