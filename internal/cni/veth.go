@@ -264,7 +264,7 @@ func (v veth) addAddrs(pod rtnl, addrs []netip.Prefix, mtu int) error {
 // work queue after it was added, usually within 0.1 ms: until then packets to it
 // would be sent out.
 func settle(pod rtnl, addr netip.Addr) error {
-	const patience = 5 * time.Second
+	const patience = 20 * time.Second
 	for start := time.Now(); addr.Is6() && !pod.localRoute(addr); time.Sleep(100 * time.Microsecond) {
 		if time.Since(start) > patience {
 			return fmt.Errorf("address %v is not usable after %v", addr, patience)
