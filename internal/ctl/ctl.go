@@ -7,6 +7,7 @@
 //	weft policy stats     what each rule has met here
 //	weft explain A B      may a packet pass, and which policy decides
 //	weft store            an embedded datastore
+//	weft controllers      the Kubernetes controllers
 //	weft lab …            a cluster on this machine
 //
 // The answer goes to stdout, everything else to stderr. A command fails with
@@ -95,7 +96,7 @@ func Execute(ctx context.Context, p Process) error {
 		return &UsageError{fmt.Errorf("%w: see '%s --help'", err, cmd.CommandPath())}
 	})
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(nodeCommand(p), policyCommand(p), explainCommand(p), storeCommand(p), labCommand(p), versionCommand(p))
+	root.AddCommand(nodeCommand(p), policyCommand(p), explainCommand(p), storeCommand(p), controllersCommand(p), labCommand(p), versionCommand(p))
 	group(root)
 	return root.ExecuteContext(ctx)
 }
