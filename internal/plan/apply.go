@@ -91,7 +91,7 @@ func (r Rule) Equal(o Rule) bool {
 	disp := func(a, b *Dispatch) bool { return a == b || a != nil && b != nil && *a == *b }
 	nat := func(a, b *NAT) bool { return a == b || a != nil && b != nil && *a == *b }
 	return slices.Equal(r.Match, o.Match) && r.Update == o.Update && r.Count == o.Count && same(r.Log, o.Log) &&
-		r.SetMark == o.SetMark && r.ClearMark == o.ClearMark && r.Track == o.Track && r.Verdict == o.Verdict &&
+		r.SetMark == o.SetMark && r.ClearMark == o.ClearMark && r.Track == o.Track && r.SetDSCP == o.SetDSCP && r.DSCP == o.DSCP && r.Verdict == o.Verdict &&
 		r.Target == o.Target && nat(r.NAT, o.NAT) && disp(r.Dispatch, o.Dispatch) && r.Comment == o.Comment
 }
 

@@ -35,7 +35,8 @@ func (t *Table) Judge(hook Hook, p Packet) Judgement {
 // It is an interpreter of what nftables does with the rules that package plan can
 // say: a rule whose match can't be read from the packet (a port of a protocol
 // without ports) does not fit, negated or not. What is in SetFlows is not planned,
-// so a packet never fits MatchFlow, nor, negated, fails it. A packet at the forward hook
+// so a packet never fits MatchFlow, nor, negated, fails it. It has no past: no rate and
+// no number of connections is exceeded. A packet at the forward hook
 // whose interface is empty comes from, or goes to, one that is not known: then what a
 // Dispatch of it leads to is left out.
 type Machine struct {
@@ -127,12 +128,12 @@ func (m *Machine) judge(hook Hook, p *Packet, hits bool) Judgement {
 	return r.out
 }
 
-// NAT is the rule that translates the source of the connection which p opens; nil: none
+// NAT is the rule that translates the connection which p opens at that hook; nil: none
 // does. The chains that it asks decide nothing else: [Machine.Judge] leaves them out.
 func (m *Machine) NAT(hook Hook, p Packet) *Rule {
 	r := run{m: m, p: &p}
 	for _, base := range m.nat[hook] {
-		if v := r.chain(base, 0); v == Masquerade || v == SNAT {
+		if v := r.chain(base, 0); v == Masquerade || v == SNAT || v == DNAT {
 			return r.translate
 		}
 	}
@@ -149,7 +150,7 @@ type run struct {
 	collect bool
 	out     Judgement
 
-	translate *Rule // of the verdicts Masquerade and SNAT
+	translate *Rule // of the verdicts Masquerade, SNAT and DNAT
 }
 
 // chain is how a chain ends for the packet: Accept, Drop, Reject, or Return for its
@@ -266,7 +267,7 @@ func (r *run) match(x *Match, set Content) (is, known bool) {
 		return uint16(p.Protocol) == x.Low, true
 	case MatchState:
 		return p.State&x.Low != 0, true
-	case MatchFlow:
+	case MatchFlow, MatchOverRate, MatchOverConns:
 		return false, true
 	case MatchDstLocal:
 		return p.DstLocal, true

@@ -6,10 +6,14 @@ import "net/netip"
 // nft writes as srcnat.
 const PrioritySourceNAT = 100
 
-// NAT says what the source of a connection becomes. It is comparable. The zero NAT
+// PriorityDestinationNAT is that of chains that translate destinations, which nft writes as
+// dstnat.
+const PriorityDestinationNAT = -100
+
+// NAT says what the source of a connection becomes, or its destination. It is comparable. The zero NAT
 // keeps ports where it can.
 type NAT struct {
-	Addr                netip.Addr // of SNAT
+	Addr                netip.Addr // of SNAT and DNAT
 	FirstPort, LastPort uint16     // the source port is one of these; 0: any
 	Random              bool       // the source port is a random one, so that nobody else's is tried first
 }

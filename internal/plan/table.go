@@ -182,9 +182,11 @@ type Rule struct {
 	// the packet has been let in.
 	SetMark, ClearMark uint32
 	Track              bool // notrack: this packet is not for connection tracking
+	SetDSCP            bool // the packet's DSCP becomes DSCP, 0 to 63
+	DSCP               uint8
 	Verdict            Verdict
 	Target             string // chain, of Jump and Goto
-	NAT                *NAT   // of Masquerade and SNAT; nil: as the zero NAT
+	NAT                *NAT   // of Masquerade, SNAT and DNAT; nil: as the zero NAT
 	// Dispatch goes, without coming back, to the chain of the packet's interface; it
 	// stands in place of a verdict. An interface that has none: the next rule.
 	Dispatch *Dispatch
@@ -211,6 +213,7 @@ const (
 
 	Masquerade // the connection's source becomes an address of the interface that the packet leaves by
 	SNAT       // the connection's source becomes NAT.Addr
+	DNAT       // the connection's destination becomes NAT.Addr
 )
 
 // Dispatch finds a chain in two steps: interface to class, class to chain. So that
@@ -260,6 +263,8 @@ const (
 	MatchMark                          // any of the bits of Mark are set in the packet's mark
 	MatchSrcLocal                      // source is an address of this node (fib saddr type local)
 	MatchSrcLink                       // source is an address of the interface that the packet leaves by (fib saddr . oif type local)
+	MatchOverRate                      // more than Rate packets a second have come here, and Burst beyond that
+	MatchOverConns                     // of the connections whose packets came here, more than Rate are open
 )
 
 // States of connections, as bits of Match.Low (nf_conntrack_common.h).
@@ -280,6 +285,8 @@ type Match struct {
 	Net       netip.Prefix
 	Low, High uint16
 	Mark      uint32
+	Rate      uint32 // of MatchOverRate and MatchOverConns, at least 1
+	Burst     uint32 // of MatchOverRate
 }
 
 // SetChange is a change of what is in one set. Members that are put and are there,

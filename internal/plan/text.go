@@ -37,6 +37,9 @@ func (r Rule) String() string {
 	if r.Track {
 		b.WriteString("notrack ")
 	}
+	if r.SetDSCP {
+		fmt.Fprintf(&b, "dscp set %d ", r.DSCP)
+	}
 	b.WriteString(r.end())
 	if r.Comment != "" {
 		fmt.Fprintf(&b, "comment %q", r.Comment)
@@ -58,7 +61,7 @@ func (r Rule) end() string {
 		return ""
 	case Jump, Goto:
 		return r.Verdict.String() + " " + r.Target + " "
-	case Masquerade, SNAT:
+	case Masquerade, SNAT, DNAT:
 		return r.Verdict.String() + r.NAT.String() + " "
 	}
 	return r.Verdict.String() + " "
@@ -66,7 +69,7 @@ func (r Rule) end() string {
 
 // String is the verdict as nft writes it.
 func (v Verdict) String() string {
-	return [...]string{"continue", "accept", "drop", "reject", "return", "jump", "goto", "masquerade", "snat"}[v]
+	return [...]string{"continue", "accept", "drop", "reject", "return", "jump", "goto", "masquerade", "snat", "dnat"}[v]
 }
 
 // String is the match as nft writes it.
@@ -140,8 +143,19 @@ func (m Match) numbers(not, at string) string {
 		return "fib saddr type " + not + "local"
 	case MatchSrcLink:
 		return "fib saddr . oif type " + not + "local"
+	case MatchOverRate:
+		return fmt.Sprintf("limit rate %s%d/second burst %d packets", overText(m.Not), m.Rate, m.Burst)
+	case MatchOverConns:
+		return fmt.Sprintf("ct count %s%d", overText(m.Not), m.Rate)
 	}
 	return fmt.Sprintf("match %d", m.Kind)
+}
+
+func overText(not bool) string {
+	if not {
+		return ""
+	}
+	return "over "
 }
 
 func netText(p netip.Prefix) string {
@@ -202,6 +216,9 @@ func (b Base) String() string {
 	priority := strconv.Itoa(int(b.Priority))
 	if b.Hook == Postrouting && b.Priority == PrioritySourceNAT {
 		priority = "srcnat"
+	}
+	if b.Hook == Prerouting && b.Priority == PriorityDestinationNAT {
+		priority = "dstnat"
 	}
 	return fmt.Sprintf("type %v hook %v priority %s", b.Type, b.Hook, priority)
 }

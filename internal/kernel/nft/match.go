@@ -119,6 +119,8 @@ func (r *ruler) match(m *plan.Match) error {
 		r.local(m.Not, unix.NFTA_FIB_F_SADDR)
 	case plan.MatchSrcLink:
 		r.local(m.Not, unix.NFTA_FIB_F_SADDR|unix.NFTA_FIB_F_OIF)
+	case plan.MatchOverRate, plan.MatchOverConns:
+		return r.matchOver(m)
 	default:
 		return r.matchSet(m)
 	}

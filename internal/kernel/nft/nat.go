@@ -14,6 +14,7 @@ const (
 	natPorts        = 2  // NF_NAT_RANGE_PROTO_SPECIFIED
 	natRandomFully  = 16 // NF_NAT_RANGE_PROTO_RANDOM_FULLY
 	natSource       = 0  // NFT_NAT_SNAT
+	natDestination  = 1  // NFT_NAT_DNAT
 	natPortWord     = 4  // the registers that hold the first port, behind an address of IPv6
 	natLastPortWord = natPortWord + 4
 )
@@ -28,13 +29,13 @@ func (r *ruler) nat(p *plan.Rule) error {
 	if n.LastPort < n.FirstPort || n.FirstPort == 0 && n.LastPort > 0 {
 		return fmt.Errorf("ports %d-%d: want 1 to 65535, the first not above the last", n.FirstPort, n.LastPort)
 	}
-	snat := p.Verdict == plan.SNAT
-	if snat != n.Addr.IsValid() || snat && n.Addr.Is4() == r.v6 {
-		return fmt.Errorf("%v to address %v: want one of the table's family for snat, and none for masquerade", p.Verdict, n.Addr)
+	given := p.Verdict == plan.SNAT || p.Verdict == plan.DNAT
+	if given != n.Addr.IsValid() || given && n.Addr.Is4() == r.v6 {
+		return fmt.Errorf("%v to address %v: want one of the table's family for snat and dnat, and none for masquerade", p.Verdict, n.Addr)
 	}
 	var flags uint32
 	last := natPortWord // one port is in one register, else nft lists a range
-	if snat {
+	if given {
 		flags |= natMapAddrs
 		r.load(0, n.Addr.AsSlice())
 	}
@@ -49,21 +50,24 @@ func (r *ruler) nat(p *plan.Rule) error {
 	if n.Random {
 		flags |= natRandomFully
 	}
-	if snat {
-		r.snat(flags, last)
-	} else {
+	switch p.Verdict {
+	case plan.SNAT:
+		r.translate(natSource, flags, last)
+	case plan.DNAT:
+		r.translate(natDestination, flags, last)
+	default:
 		r.masquerade(flags, last)
 	}
 	return nil
 }
 
-func (r *ruler) snat(flags uint32, last int) {
+func (r *ruler) translate(which, flags uint32, last int) {
 	family := uint32(unix.NFPROTO_IPV4)
 	if r.v6 {
 		family = unix.NFPROTO_IPV6
 	}
 	r.expr("nat", func() {
-		r.u32(unix.NFTA_NAT_TYPE, natSource)
+		r.u32(unix.NFTA_NAT_TYPE, which)
 		r.u32(unix.NFTA_NAT_FAMILY, family)
 		r.u32(unix.NFTA_NAT_REG_ADDR_MIN, reg(0))
 		r.u32(unix.NFTA_NAT_REG_ADDR_MAX, reg(0))

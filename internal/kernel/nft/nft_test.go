@@ -163,12 +163,21 @@ func sample(v6 bool) plan.TableDelta {
 		{Count: true, Verdict: plan.Reject, Comment: "reject"},
 		{Dispatch: &plan.Dispatch{Classes: "classes", Chains: "chains"}},
 		{Dispatch: &plan.Dispatch{Out: true, Classes: "classes", Chains: "chains"}},
+		{Match: m(plan.Match{Kind: plan.MatchOverRate, Rate: 100, Burst: 7}), Count: true, Verdict: plan.Drop},
+		{Match: m(plan.Match{Kind: plan.MatchOverRate, Rate: 3e9, Burst: 4e9, Not: true}), Verdict: plan.Accept},
+		{Match: m(plan.Match{Kind: plan.MatchState, Low: plan.StateNew}, plan.Match{Kind: plan.MatchOverConns, Rate: 9}), Verdict: plan.Reject},
+		{Match: m(plan.Match{Kind: plan.MatchOverConns, Rate: 9, Not: true}), Verdict: plan.Accept},
+		{SetDSCP: true, DSCP: 46, Count: true},
+		{SetDSCP: true},
 		{Verdict: plan.Goto, Target: "lists"},
 	}
 	d.PutChains = []plan.Chain{
 		{Name: "forward", Base: &plan.Base{Hook: plan.Forward, Priority: -5}, Rules: rules},
 		{Name: "raw", Base: &plan.Base{Hook: plan.Prerouting, Priority: -300}, Rules: []plan.Rule{{Track: true, Match: m(plan.Match{Kind: plan.MatchProtocol, Low: 6})}}},
 		{Name: "nat", Base: &plan.Base{Hook: plan.Postrouting, Priority: plan.PrioritySourceNAT, Type: plan.ChainNAT}, Rules: translations(one)},
+		{Name: "dnat", Base: &plan.Base{Hook: plan.Prerouting, Priority: plan.PriorityDestinationNAT, Type: plan.ChainNAT}, Rules: []plan.Rule{
+			{Match: m(plan.Match{Kind: plan.MatchDstNet, Net: netip.PrefixFrom(netip.MustParseAddr(one), netip.MustParseAddr(one).BitLen())}), Count: true, Verdict: plan.DNAT, NAT: &plan.NAT{Addr: netip.MustParseAddr(one)}},
+		}},
 		{Name: "lists", Rules: []plan.Rule{{Verdict: plan.Drop, Count: true}}},
 		{Name: "other"},
 	}

@@ -59,7 +59,7 @@ func (r *ruler) rules(p *plan.Rule, out []body) ([]body, error) {
 
 // judges reports whether p does anything but log.
 func judges(p *plan.Rule) bool {
-	return p.Count || p.Update != "" || p.SetMark|p.ClearMark != 0 || p.Track || p.Verdict != plan.Continue || p.Dispatch != nil
+	return p.Count || p.Update != "" || p.SetMark|p.ClearMark != 0 || p.Track || p.SetDSCP || p.Verdict != plan.Continue || p.Dispatch != nil
 }
 
 // rejects encodes a rule that rejects: for TCP, and for the others, as far as the
@@ -161,6 +161,9 @@ func (r *ruler) actions(p *plan.Rule) error {
 	if p.Track {
 		r.expr("notrack", nil)
 	}
+	if p.SetDSCP {
+		errs = append(errs, r.setDSCP(p.DSCP))
+	}
 	if p.Dispatch != nil {
 		r.dispatch(p.Dispatch)
 		errs = append(errs, r.checkSet(p.Dispatch.Classes, plan.MapClasses), r.checkSet(p.Dispatch.Chains, plan.MapChains))
@@ -190,7 +193,7 @@ func (r *ruler) judge(p *plan.Rule) error {
 		r.verdict(code, p.Target)
 	case plan.Reject:
 		r.reject()
-	case plan.Masquerade, plan.SNAT:
+	case plan.Masquerade, plan.SNAT, plan.DNAT:
 		return r.nat(p)
 	default:
 		return fmt.Errorf("verdict %d: is not known", p.Verdict)
