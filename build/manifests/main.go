@@ -45,10 +45,10 @@ func manifests() []manifest {
 		},
 		{
 			file:  "weft-takeover.yaml",
-			about: "weft in the place of Calico, whose objects are in the Kubernetes API, group crd.projectcalico.org:\n# it comes to a node when the node is labelled weft.net/takeover=true.",
+			about: "weft in the place of Calico, whose objects are in the Kubernetes API, group crd.projectcalico.org:\n# it comes to a node when the node is labelled weft.net/agent=weft.",
 			set: []string{
 				"datastore.apiGroup=crd.projectcalico.org/v1", "crds=false", "ipv4pool.create=false", "node.ip=", "node.ip6=",
-				`node.nodeSelector.weft\.net/takeover=true`,
+				`node.nodeSelector.weft\.net/agent=weft`,
 			},
 		},
 	}

@@ -74,7 +74,7 @@ func TestSettings(t *testing.T) {
 		"log level":        {[]string{"logLevel=Debug"}, []string{"FELIX_LOGSEVERITYSCREEN=Debug", "LOG_LEVEL=debug"}},
 		"one controller":   {[]string{"controllers.enabled[0]=node"}, []string{"ENABLED_CONTROLLERS=node", "!services/status"}},
 		"more environment": {[]string{"node.env[0].name=FELIX_FLOATINGIPS", "node.env[0].value=Enabled"}, []string{"FELIX_FLOATINGIPS=Enabled"}},
-		"node selector":    {[]string{`node.nodeSelector.weft\.net/takeover=true`}, []string{`weft.net/takeover: true`}},
+		"node selector":    {[]string{`node.nodeSelector.weft\.net/agent=weft`}, []string{`weft.net/agent: weft`}},
 		"own namespace":    {[]string{"namespace.create=true"}, []string{"kind: Namespace", "pod-security.kubernetes.io/enforce: privileged"}},
 		"passwords":        {[]string{"bgpPasswordSecrets[0]=tor", "bgpPasswordSecrets[1]=spine"}, []string{"mountPath: /etc/weft/secrets/spine", "secretName: tor", "!bgp-secrets"}},
 	} {
@@ -119,6 +119,7 @@ func TestBadSettings(t *testing.T) {
 		"no etcd":        {"datastore.type=etcdv3", "datastore.etcd.endpoints: must name the etcd"},
 		"etcd's address": {"datastore.etcd.endpoints=10.0.0.1:2379", "/datastore/etcd/endpoints"},
 		"block size":     {"ipv4pool.blockSize=33", "/ipv4pool/blockSize"},
+		"selector":       {`node.nodeSelector.x=true`, "/node/nodeSelector/x"},
 		"controller":     {"controllers.enabled[0]=nodes", "/controllers/enabled/0"},
 	} {
 		t.Run(name, func(t *testing.T) {
