@@ -20,7 +20,14 @@ func familiesOf(o Options, world model.World) [2]family {
 	self, _ := world[model.Node{Name: o.Node}.Key()].(model.Node)
 	self.Name = o.Node
 	s := settingsFor(self, maps.Values(world), o.Env)
-	return [2]family{familyOf(s, maps.Values(world), false), familyOf(s, maps.Values(world), true)}
+	endpoints := limited(o.Node, maps.Values(world))
+	return [2]family{familyOf(s, maps.Values(world), endpoints, false), familyOf(s, maps.Values(world), endpoints, true)}
+}
+
+// Shapes are the bandwidths that the workloads of the node of that name are limited to,
+// by link.
+func Shapes(o Options, world model.World) map[string]plan.Shape {
+	return shapesOf(limited(o.Node, maps.Values(world)))
 }
 
 func (f *family) withHosts(world model.World) plan.Table {

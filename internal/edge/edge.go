@@ -1,15 +1,20 @@
 // Package edge decides what a node does where the network of the cluster meets another
 // one: which connections that leave the cluster get a source address of the node (NAT),
-// and from whom the node takes encapsulated packets on the network underneath.
+// which floating addresses lead to its workloads, how much these may send and get, and
+// from whom the node takes encapsulated packets on the network underneath.
 //
-//	pools, nodes, FelixConfigs ── Graph.Step ──► plan.FilterDelta ──► kernel/nft
+//	pools, nodes, FelixConfigs, ── Graph.Step ────► plan.FilterDelta ──► kernel/nft
+//	endpoints of the node          Graph.Shapes ──► plan.Shape ────────► kernel/qos
 //
 // Its sets and chains stand in the tables of package policy, and share nothing with
-// those: no name of theirs begins with all-, masq-, external-, nat- or tunnels-.
+// those: no name of theirs begins with all-, masq-, external-, nat-, limit- or tunnels-.
 //
 //	prerouting  -300  VXLAN to this node is not tracked
+//	prerouting  -100  floating addresses become those of workloads; output likewise
 //	input        -20  encapsulated packets of strangers are dropped, before all policy
+//	forward      -19  packets and connections over a workload's limits; input and output likewise
 //	output      -300  VXLAN of this node is not tracked
+//	postrouting -150  what leaves the cluster gets the DSCP of its workload
 //	postrouting  100  connections out of the cluster get an address of the node
 //
 // It is deliberately no policy. Who may send what is asked before, where packets still
@@ -36,7 +41,7 @@ import (
 
 // Kinds are what a Graph reads.
 func Kinds() []model.Kind {
-	return []model.Kind{model.KindIPPool, model.KindNode, model.KindFelixConfiguration}
+	return []model.Kind{model.KindIPPool, model.KindNode, model.KindFelixConfiguration, model.KindWorkloadEndpoint}
 }
 
 // settings is what the FelixConfigs say, laid over each other.

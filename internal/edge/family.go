@@ -3,6 +3,7 @@ package edge
 import (
 	"iter"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/weft-net/weft/internal/model"
@@ -29,15 +30,16 @@ const (
 type family struct {
 	settings
 	v6          bool
-	all         []netip.Prefix // of pools, those that are disabled too: they have pods still; maximal
-	outgoing    []netip.Prefix // of pools with natOutgoing; maximal
-	external    []netip.Prefix // may send encapsulated packets, beside nodes; maximal
-	ipip, vxlan bool           // these are in use: a pool asks for one and not for both, which excludes itself
+	all         []netip.Prefix   // of pools, those that are disabled too: they have pods still; maximal
+	outgoing    []netip.Prefix   // of pools with natOutgoing; maximal
+	external    []netip.Prefix   // may send encapsulated packets, beside nodes; maximal
+	endpoints   []model.Endpoint // of this node, with limits or floating addresses; as limited has them
+	ipip, vxlan bool             // these are in use: a pool asks for one and not for both, which excludes itself
 }
 
-// familyOf makes a family of the pools among values.
-func familyOf(s settings, values iter.Seq[model.Value], v6 bool) family {
-	f := family{settings: s, v6: v6, external: maximal(s.tunnel.ExternalNodes, v6)}
+// familyOf makes a family of the pools among values, and of a node's endpoints.
+func familyOf(s settings, values iter.Seq[model.Value], endpoints []model.Endpoint, v6 bool) family {
+	f := family{settings: s, v6: v6, endpoints: endpoints, external: maximal(s.tunnel.ExternalNodes, v6)}
 	for v := range values {
 		p, ok := v.(model.Pool)
 		if !ok || p.CIDR.Addr().Is4() == v6 {
@@ -70,7 +72,7 @@ func (f *family) table() plan.Table {
 	if f.v6 && !f.ipv6 {
 		return t
 	}
-	rules := append(f.leaving(), f.tunnelled()...)
+	rules := slices.Concat(f.floating(t), f.leaving(), f.tunnelled())
 	// The chain stays while there are pools, even with nothing in it: with the last
 	// chain of its type the kernel would stop to translate the connections that are there.
 	// It would, too, with the last rule that needs connection tracking: those of policy.
@@ -78,6 +80,8 @@ func (f *family) table() plan.Table {
 		base(t, NATChain, plan.Base{Hook: plan.Postrouting, Priority: plan.PrioritySourceNAT, Type: plan.ChainNAT}, rules)
 	}
 	f.underlay(t)
+	f.limits(t)
+	f.marks(t)
 	for _, c := range t.Chains {
 		for _, r := range c.Rules {
 			for _, m := range r.Match {

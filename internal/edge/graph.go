@@ -29,6 +29,7 @@ type Graph struct {
 	stale   bool   // something was known before it
 	dirty   bool   // pools or settings may be others
 	halves  [2]half
+	shapes  map[string]plan.Shape
 }
 
 // object is a value with the snapshot that last mentioned it.
@@ -89,6 +90,13 @@ func (g *Graph) Step(b model.Batch) plan.FilterDelta {
 func (g *Graph) put(v model.Value) {
 	switch n := v.(type) {
 	case model.Pool, model.FelixConfig:
+	case model.Endpoint:
+		kept, ok := concerns(g.options.Node, n)
+		if !ok {
+			g.drop(v.Key())
+			return
+		}
+		v = kept
 	case model.Node:
 		kept := model.Node{Name: n.Name, IPv4: n.IPv4, IPv6: n.IPv6} // all that counts of others
 		if n.Name == g.options.Node {
@@ -160,8 +168,15 @@ func (g *Graph) flush() plan.FilterDelta {
 		}
 	}
 	families := familiesOf(g.options, world)
+	if shapes := shapesOf(families[0].endpoints); !maps.Equal(shapes, g.shapes) {
+		g.shapes = shapes
+	}
 	return plan.FilterDelta{V4: g.halves[0].become(families[0].table()), V6: g.halves[1].become(families[1].table())}
 }
+
+// Shapes are the bandwidths that the node's workloads are limited to, by link. The map is
+// never changed.
+func (g *Graph) Shapes() map[string]plan.Shape { return g.shapes }
 
 // become emits the change to a table, and of nodes' addresses.
 func (h *half) become(now plan.Table) plan.TableDelta {
@@ -201,7 +216,8 @@ func difference(before, now plan.Table) plan.TableDelta {
 			d.PutSets = append(d.PutSets, now.Sets[name].Set)
 			old = &plan.SetContent{}
 		}
-		c.Put, c.Delete = missing(now.Sets[name], old), missing(old, now.Sets[name])
+		c.Put, c.Delete = missing(now.Sets[name].Members, old.Members), missing(old.Members, now.Sets[name].Members)
+		c.PutElement, c.DeleteElement = missing(now.Sets[name].Elements, old.Elements), missing(old.Elements, now.Sets[name].Elements)
 		d.Changes = appendChange(d.Changes, c)
 	}
 	for _, name := range slices.Sorted(maps.Keys(now.Chains)) {
@@ -225,9 +241,9 @@ func difference(before, now plan.Table) plan.TableDelta {
 }
 
 // missing are the members of a that b has not.
-func missing(a, b *plan.SetContent) (out []plan.Member) {
-	for m := range a.Members {
-		if _, ok := b.Members[m]; !ok {
+func missing[K comparable](a, b map[K]struct{}) (out []K) {
+	for m := range a {
+		if _, ok := b[m]; !ok {
 			out = append(out, m)
 		}
 	}
@@ -235,7 +251,7 @@ func missing(a, b *plan.SetContent) (out []plan.Member) {
 }
 
 func appendChange(list []plan.SetChange, c plan.SetChange) []plan.SetChange {
-	if len(c.Put)+len(c.Delete) == 0 {
+	if len(c.Put)+len(c.Delete)+len(c.PutElement)+len(c.DeleteElement) == 0 {
 		return list
 	}
 	return append(list, c)

@@ -2,6 +2,7 @@ package edge
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -20,6 +21,7 @@ import (
 //
 //	pool NAME CIDR [nat] [ipip] [vxlan] [disabled]      node NAME ADDR... [label=value]
 //	felix NAME [ports=F-L] [addr=A] [hosts] [link=L] [ipip=B] [vxlan=B] [port=N] [external=NET] [ipv6=B] [wg] [wg6] [wglink=L] [wghosts]
+//	ep NAME NODE LINK ADDR... [float=EXTERNAL>INTERNAL] [in=RATE/BURST] [out=RATE/BURST] [inconns=N] [outconns=N] [dscp=N] [inbits=N] [outbits=N]
 //	reset  synced
 //
 // "-" before an object deletes it, "!" says that it is invalid.
@@ -66,6 +68,8 @@ func value(t testing.TB, kind string, f []string) model.Value {
 		return n
 	case "felix":
 		return felix(t, f)
+	case "ep":
+		return endpoint(t, f)
 	}
 	t.Fatalf("unknown kind %q", kind)
 	return nil
@@ -122,6 +126,8 @@ func felix(t testing.TB, f []string) model.FelixConfig {
 			c.Tunnel.WireGuardV6 = &yes
 		case "wglink":
 			c.Tunnel.WireGuardLink = v
+		case "floating":
+			c.NAT.FloatingIPs = true
 		case "wghosts":
 			c.Tunnel.WireGuardHosts = &yes
 		default:
@@ -129,6 +135,46 @@ func felix(t testing.TB, f []string) model.FelixConfig {
 		}
 	}
 	return c
+}
+
+func endpoint(t testing.TB, f []string) model.Endpoint {
+	e := model.Endpoint{Namespace: "shop", Name: f[0], Pod: f[0]}
+	if len(f) < 3 {
+		return e // to be deleted
+	}
+	e.Node, e.Link = f[1], f[2]
+	for _, s := range f[3:] {
+		k, v, pair := strings.Cut(s, "=")
+		if !pair {
+			e.Addrs = append(e.Addrs, netip.MustParseAddr(s))
+			continue
+		}
+		first, second, _ := strings.Cut(v, "/")
+		n, _ := strconv.ParseUint(first, 10, 32)
+		m, _ := strconv.ParseUint(second, 10, 32)
+		switch k {
+		case "float":
+			external, internal, _ := strings.Cut(v, ">")
+			e.FloatingIPs = append(e.FloatingIPs, model.FloatingIP{External: netip.MustParseAddr(external), Internal: netip.MustParseAddr(internal)})
+		case "in":
+			e.QoS.Ingress.Packets, e.QoS.Ingress.PacketBurst = uint32(n), uint32(m)
+		case "out":
+			e.QoS.Egress.Packets, e.QoS.Egress.PacketBurst = uint32(n), uint32(m)
+		case "inconns":
+			e.QoS.Ingress.Connections = uint32(n)
+		case "outconns":
+			e.QoS.Egress.Connections = uint32(n)
+		case "inbits":
+			e.QoS.Ingress.Bandwidth = model.Bandwidth{Rate: n, Burst: m}
+		case "outbits":
+			e.QoS.Egress.Bandwidth = model.Bandwidth{Rate: n, Burst: m}
+		case "dscp":
+			e.QoS.DSCP, e.QoS.Marked = uint8(n), true
+		default:
+			t.Fatalf("unknown limit %q", s)
+		}
+	}
+	return e
 }
 
 func options() Options { return Options{Node: "a"} }
@@ -300,6 +346,9 @@ func FuzzGraph(f *testing.F) {
 				continue
 			}
 			want := Compile(options(), world)
+			if shapes := Shapes(options(), world); !maps.Equal(shapes, g.Shapes()) {
+				t.Fatalf("after %q: got %v, want %v", script, g.Shapes(), shapes)
+			}
 			if d := plan.DiffFilters(want, got); d != "" {
 				t.Fatalf("after %q (-want +got):\n%s", script, d)
 			}
@@ -340,7 +389,11 @@ func randomStep(r *rand.Rand) string {
 	for range 1 + r.IntN(3) {
 		sign := pick(r, "", "", "", "-", "!")
 		item := ""
-		switch r.IntN(3) {
+		switch r.IntN(4) {
+		case 3:
+			item = "ep " + pick(r, "w", "x", "y") + " " + pick(r, "a", "a", "b") + " " + pick(r, "cali1", "cali2") + " 10.65.0.1 fd00:65::1" +
+				pick(r, "", " float=203.0.113.1>10.65.0.1", " float=2001:db8::1>fd00:65::1") + pick(r, "", " in=7/9", " out=8") +
+				pick(r, "", " inconns=3", " outconns=4") + pick(r, "", " dscp=46") + pick(r, "", " inbits=1000", " outbits=2000")
 		case 0:
 			item = "pool " + pick(r, "p", "q", "r") + " " + pick(r, "10.0.0.0/8", "10.65.0.0/16", "10.65.1.0/24", "fd00:65::/64", "fd00::/16") +
 				pick(r, "", " nat") + pick(r, "", " ipip", " vxlan") + pick(r, "", " disabled")
@@ -349,7 +402,7 @@ func randomStep(r *rand.Rand) string {
 		default:
 			item = "felix " + pick(r, "default", "node.a", "node.b") + pick(r, "", " ports=7-9") + pick(r, "", " addr=192.0.2.9", " addr=fd01::9") +
 				pick(r, "", " hosts") + pick(r, "", " link=eth+", " link=eth1") + pick(r, "", " vxlan=false", " ipip=true") +
-				pick(r, "", " external=198.51.100.0/24", " external=fd02::/64") + pick(r, "", "", "", " ipv6=false") + pick(r, "", " wg", " wg6 wghosts")
+				pick(r, "", " external=198.51.100.0/24", " external=fd02::/64") + pick(r, "", "", "", " ipv6=false") + pick(r, "", " wg", " wg6 wghosts") + pick(r, "", " floating")
 		}
 		if id := strings.Join(strings.Fields(item)[:2], " "); !used[id] {
 			used[id] = true
@@ -378,14 +431,14 @@ func randomPacket(r *rand.Rand) plan.Packet {
 // table.
 func TestNamesAreOurOwn(t *testing.T) {
 	t.Parallel()
-	world := model.World{}.Apply(batch(t, "pool p 10.65.0.0/16 nat ipip, pool q 10.66.0.0/16 vxlan, felix default hosts external=198.51.100.0/24"))
+	world := model.World{}.Apply(batch(t, "pool p 10.65.0.0/16 nat ipip, pool q 10.66.0.0/16 vxlan, felix default hosts external=198.51.100.0/24 floating, ep w a cali1 10.65.0.1 float=192.0.2.7>10.65.0.1 in=1 out=1 dscp=1"))
 	ours := Compile(options(), world).V4
 	used := policy.PointsFor(true, func(policy.Stage, policy.Direction) bool { return true })
 	theirs := policy.Emitter{Settings: policy.DefaultSettings()}.Base(used)
-	if len(ours.Sets) != 4 || len(ours.Chains) != 4 || len(theirs.Chains) < 10 {
+	if len(ours.Sets) != 8 || len(ours.Chains) != 13 || len(theirs.Chains) < 10 {
 		t.Fatalf("sets and chains are missing in\n%s", ours.Text(false))
 	}
-	prefixes := []string{"all-", "masq-", "external-", "nat-", "tunnels-"}
+	prefixes := []string{"all-", "masq-", "external-", "nat-", "limit-", "tunnels-"}
 	check := func(name string, want bool) {
 		if got := slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(name, p) }); got != want {
 			t.Errorf("name %s: is one of ours by its look: %t, want %t", name, got, want)

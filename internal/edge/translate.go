@@ -32,6 +32,14 @@ func Translate(o Options, world model.World, p plan.Packet) Translation {
 	if f.v6 && !f.ipv6 {
 		return Translation{Text: "the node has no packet filter for IPv6 (ipv6Support): the source stays"}
 	}
+	for _, n := range f.floatingIPs() {
+		if n.Internal == p.Src && n.Internal == p.Dst {
+			return Translation{
+				Verdict: plan.SNAT, NAT: plan.NAT{Addr: n.External},
+				Text: fmt.Sprintf("%v connects to itself by its floating address %v, and gets it as source, or it would not know the answers", p.Src, n.External),
+			}
+		}
+	}
 	out := Translation{Verdict: plan.Masquerade, NAT: plan.NAT{Random: true}}
 	if stays := f.stays(world, p); stays != (Translation{}) {
 		if slices.Contains(f.tunnelLinks(), p.OutLink) && p.SrcLocal && !p.SrcLink {
