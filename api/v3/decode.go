@@ -176,9 +176,6 @@ func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
 func newObject(kind, version string) (Object, error) {
 	if k, ok := kindOfDocument(kind, version); ok {
 		o, _ := New(k.Name) // all kinds of the table are known
-		if c, ok := o.(*IPAMConfiguration); ok {
-			c.Spec.AutoAllocateBlocks = true // unless the document says otherwise
-		}
 		return o, nil
 	}
 	if kind == "" {

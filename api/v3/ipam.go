@@ -30,8 +30,9 @@ type IPAMConfiguration struct {
 type IPAMConfigurationSpec struct {
 	// StrictAffinity forbids borrowing: a node takes addresses only from its blocks.
 	StrictAffinity bool `json:"strictAffinity"`
-	// AutoAllocateBlocks lets a node claim a block when it has none. Documents that do
-	// not say mean true. False needs StrictAffinity.
+	// AutoAllocateBlocks lets a node claim a block when it has none. Where a document
+	// does not say, the API server fills in true; with etcd, as in Calico, it is false.
+	// False needs StrictAffinity.
 	AutoAllocateBlocks bool `json:"autoAllocateBlocks"`
 	// MaxBlocksPerHost limits the blocks of a node; 0 means 20. Above 0 it needs
 	// StrictAffinity.

@@ -213,11 +213,11 @@ func (c *checker) peerTarget(s *BGPPeerSpec) {
 // ParsePeerIP reads an address with or without a port; port 0 means none was given.
 // Text of colons without brackets is an IPv6 address, whatever its end looks like.
 func ParsePeerIP(text string) (netip.AddrPort, error) {
-	if addr, err := netip.ParseAddr(text); err == nil {
+	if addr, err := netip.ParseAddr(text); err == nil && !addr.Is4In6() {
 		return netip.AddrPortFrom(addr, 0), nil
 	}
 	ap, err := netip.ParseAddrPort(text)
-	if err != nil || ap.Port() == 0 {
+	if err != nil || ap.Port() == 0 || ap.Addr().Is4In6() {
 		return netip.AddrPort{}, fmt.Errorf("peer address: %q: must be an address, with a port 1 to 65535 as \"192.0.2.1:1790\" or \"[2001:db8::1]:1790\"", text)
 	}
 	return ap, nil

@@ -1,6 +1,7 @@
 package crd
 
 import (
+	"fmt"
 	"math"
 	"reflect"
 
@@ -141,7 +142,7 @@ func tier(s *Schema) {
 	s.at("metadata", "name").most(63)
 	for _, t := range v3.BuiltinTiers() {
 		is := "self.metadata.name != '" + t.Name + "' || "
-		s.ruleAt(".spec.order", is+"!has(self.spec.order) || self.spec.order == "+decimal(*t.Spec.Order), "of tier "+t.Name+" must be "+decimal(*t.Spec.Order))
+		s.ruleAt(".spec.order", is+"!has(self.spec.order) || self.spec.order == "+decimal(*t.Spec.Order), fmt.Sprintf("of tier %s must be %.0f", t.Name, *t.Spec.Order))
 		s.ruleAt(".spec.defaultAction", is+"!has(self.spec.defaultAction) || self.spec.defaultAction == '"+string(*t.Spec.DefaultAction)+"'",
 			"of tier "+t.Name+" must be "+string(*t.Spec.DefaultAction))
 	}
