@@ -19,6 +19,7 @@ type flow struct {
 	Lost   int    `json:"lost"`
 	GapMS  int    `json:"gap_ms"`
 	Broken int    `json:"broken"`
+	Last   int64  `json:"last"` // milliseconds since 1970
 }
 
 // train is pods that send to one another without a pause.
@@ -29,8 +30,16 @@ type train struct {
 }
 
 // depart starts a train: the pods echo, and the first of each pair of nodes sends to the
-// other, all of it in a namespace of its own. It returns when all messages come back.
+// other. It returns when all messages come back.
 func depart(t testing.TB, namespace string, pairs ...[2]int) *train {
+	t.Helper()
+	tr := trains(t, namespace, "send", pairs)
+	tr.ride(2000)
+	return tr
+}
+
+// trains starts pods that echo, and pods that do something to them.
+func trains(t testing.TB, namespace, do string, pairs [][2]int) *train {
 	t.Helper()
 	tr := &train{t: t, namespace: namespace}
 	var echoes []pod
@@ -48,11 +57,10 @@ func depart(t testing.TB, namespace string, pairs ...[2]int) *train {
 		tr.pods = append(tr.pods, name)
 		senders = append(senders, pod{
 			name: name, node: pair[0], labels: "train: send",
-			command: fmt.Sprintf("[/train, send, -to, %q, %q]", to+":"+platform, platform),
+			command: fmt.Sprintf("[/train, %s, -to, %q, %q]", do, to+":"+platform, platform),
 		})
 	}
 	start(t, namespace, senders...)
-	tr.ride(2000)
 	return tr
 }
 

@@ -3,15 +3,18 @@
 //
 //	train echo PORT                       echoes both at this port
 //	train send [-to HOST:PORT]... PORT    sends to each, and echoes at PORT, too
+//	train knock [-to HOST:PORT]...        makes a TCP connection to each, one after the other
+//	train first HOST:PORT                 how many milliseconds after its start the first
+//	                                      message by UDP came back
 //
 // Once a second `send` prints a line of JSON, a list with one object for each peer and
 // protocol:
 //
-//	{"to":"10.244.1.2:9000","proto":"udp","sent":1000,"back":998,"lost":0,"gap_ms":3,"broken":0}
+//	{"to":"10.244.1.2:9000","proto":"udp","sent":1000,"back":998,"lost":0,"gap_ms":3,"broken":0,"last":1767225600000}
 //
 // lost counts messages sent more than five seconds ago that have not come back, gap_ms is
-// the longest time without an answer so far, and broken counts TCP connections that
-// ended. A message that the sender's own machine had no time to send is not counted: the
+// the longest time without an answer so far, broken counts TCP connections that ended, and
+// last is when something came back last, in milliseconds since 1970. A message that the sender's own machine had no time to send is not counted: the
 // rate is what is aimed at, not what is promised. SIGTERM ends it after a last line,
 // printed when what is under way had its five seconds.
 package main
@@ -26,6 +29,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -45,8 +49,14 @@ func (l *list) Set(s string) error { *l = append(*l, s); return nil }
 
 func main() {
 	log.SetFlags(log.LUTC | log.Ltime | log.Lmicroseconds)
-	if len(os.Args) < 2 || os.Args[1] != "echo" && os.Args[1] != "send" {
-		log.Fatal("usage: train echo PORT | train send [-to HOST:PORT]... PORT")
+	began := time.Now()
+	if len(os.Args) < 2 || !slices.Contains([]string{"echo", "send", "knock", "first"}, os.Args[1]) {
+		log.Fatal("usage: train echo PORT | train send [-to HOST:PORT]... PORT | train knock [-to HOST:PORT]... | train first HOST:PORT")
+	}
+	if os.Args[1] == "first" {
+		first(os.Args[2])
+		fmt.Println(float64(time.Since(began).Microseconds()) / 1000)
+		select {}
 	}
 	flags := flag.NewFlagSet(os.Args[1], flag.ExitOnError)
 	var to list
@@ -64,6 +74,12 @@ func main() {
 	}
 	var flows []*flow
 	for _, peer := range to {
+		if os.Args[1] == "knock" {
+			k := &flow{To: peer, Proto: "connections"}
+			flows = append(flows, k)
+			go k.knock()
+			continue
+		}
 		u, t := &flow{To: peer, Proto: "udp"}, &flow{To: peer, Proto: "tcp"}
 		flows = append(flows, u, t)
 		go u.overUDP()
@@ -81,6 +97,22 @@ func main() {
 			}
 			time.Sleep(patient + time.Second)
 			_ = out.Encode(reports(flows))
+			return
+		}
+	}
+}
+
+// first returns when a message came back; it sends one every two milliseconds.
+func first(to string) {
+	conn, err := net.Dial("udp", to)
+	if err != nil {
+		log.Fatal(err)
+	}
+	b := make([]byte, size)
+	for {
+		_, _ = conn.Write(b)
+		_ = conn.SetReadDeadline(time.Now().Add(2 * time.Millisecond))
+		if _, err := conn.Read(b); err == nil {
 			return
 		}
 	}
@@ -126,6 +158,7 @@ type flow struct {
 	Lost   int    `json:"lost"`
 	GapMS  int64  `json:"gap_ms"`
 	Broken int    `json:"broken"`
+	Last   int64  `json:"last"`
 
 	mu      sync.Mutex
 	ended   bool
@@ -190,7 +223,7 @@ func (f *flow) got(b []byte) {
 	if !f.last.IsZero() {
 		f.GapMS = max(f.GapMS, now.Sub(f.last).Milliseconds())
 	}
-	f.last = now
+	f.last, f.Last = now, now.UnixMilli()
 }
 
 // pace calls send 1,000 times a second, or as often as the machine lets it.
@@ -250,6 +283,26 @@ func (f *flow) await(knock func()) {
 			return
 		}
 		time.Sleep(200 * time.Millisecond)
+	}
+}
+
+// knock makes connections, and counts as broken those that are not made in time.
+func (f *flow) knock() {
+	for range time.Tick(5 * time.Millisecond) {
+		conn, err := net.DialTimeout("tcp", f.To, 200*time.Millisecond)
+		now := time.Now().UnixMilli()
+		f.mu.Lock()
+		f.Sent++
+		if err == nil {
+			f.Back++
+			f.Last = now
+		} else {
+			f.Broken++
+		}
+		f.mu.Unlock()
+		if err == nil {
+			_ = conn.Close()
+		}
 	}
 }
 
