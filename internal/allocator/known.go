@@ -118,7 +118,7 @@ func (k *known) unusable(key model.Key) error {
 func (k *known) readAll(ctx context.Context, st store.Store, owner model.Affinity) error {
 	handles, objects, old := k.view.Handles, k.objects, k.view
 	k.forget()
-	k.view.Name, k.view.Now = old.Name, old.Now
+	k.view.Name, k.view.Virtual, k.view.Now = old.Name, old.Virtual, old.Now
 	for id, h := range handles {
 		k.view.Handles[id], k.objects[h.Key()] = h, objects[h.Key()]
 	}

@@ -27,10 +27,6 @@ const (
 	hostsMinimum   = 4
 )
 
-// soon is when the controller looks again if there is work left with nodes that are
-// gone: pods of theirs go a little later.
-const soon = 15 * time.Second
-
 // sweeper is the node controller: what nodes leave, and what is made of nodes.
 type sweeper struct {
 	*term
@@ -77,7 +73,8 @@ func (t *term) nodes() controller {
 			_, seen := changed.take()
 			again, err := s.pass(ctx, seen)
 			if again && err == nil {
-				time.AfterFunc(min(soon, max(t.periodOf(Node), time.Second)), func() {
+				// Pods of nodes that are gone go a little later.
+				time.AfterFunc(t.retry.last/2, func() {
 					select {
 					case kick <- struct{}{}:
 					default:

@@ -18,9 +18,11 @@ import (
 
 	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	meta2 "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
 
@@ -45,6 +47,7 @@ type world struct {
 	log  strings.Builder
 	now  func() time.Time
 	page string // URL of the probes
+	bare bool   // no configuration is there before the start
 	// tune changes the configuration before it runs; nil: nothing.
 	tune func(*control.Config)
 }
@@ -117,7 +120,7 @@ func (w *world) start() (stop func()) {
 		w.t.Fatal(err)
 	}
 	c.Health, w.page = l, "http://"+l.Addr().String()
-	if !w.has(model.KindKubeControllersConfiguration, "", "default") {
+	if !w.bare && !w.has(model.KindKubeControllersConfiguration, "", "default") {
 		// Tests side by side can't all have the port of the metrics.
 		w.apply("kind: KubeControllersConfiguration\nmetadata: {name: default}\nspec: {prometheusMetricsPort: 0, controllers: {node: {leakGracePeriod: 15m}, loadBalancer: {}}}")
 	}
@@ -325,4 +328,59 @@ func (w *world) confirm(value string) {
 		_, err = w.st.Commit(w.t.Context(), store.Op{Verb: store.Update, Object: o})
 		return err == nil
 	})
+}
+
+// update changes an object of the datastore.
+func (w *world) update(o v3.Object, change func(v3.Object)) {
+	w.t.Helper()
+	key, err := model.KeyOf(o)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.until("update of "+key.String(), func() bool {
+		stored, err := w.st.Get(w.t.Context(), key)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		if stored.Object.Meta().Labels == nil {
+			stored.Object.Meta().Labels = map[string]string{}
+		}
+		change(stored.Object)
+		_, err = w.st.Commit(w.t.Context(), store.Op{Verb: store.Update, Object: stored})
+		return err == nil
+	})
+}
+
+// forbid takes the rights on a kind away.
+func (w *world) forbid(kind string) {
+	w.kube.PrependReactor("create", "selfsubjectaccessreviews", func(a clienttesting.Action) (bool, runtime.Object, error) {
+		review := a.(clienttesting.CreateAction).GetObject().(*authorizationv1.SelfSubjectAccessReview)
+		if review.Spec.ResourceAttributes.Resource != kind {
+			return false, nil, nil
+		}
+		return true, review, nil
+	})
+	w.kube.PrependReactor("*", kind, func(clienttesting.Action) (bool, runtime.Object, error) {
+		return true, nil, apierrors.NewForbidden(schema.GroupResource{Resource: kind}, "", errors.New("no role"))
+	})
+}
+
+// clock is one that a test moves.
+type clock struct {
+	mu sync.Mutex
+	at time.Time
+}
+
+func newClock() *clock { return &clock{at: time.Now()} }
+
+func (c *clock) now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.at
+}
+
+func (c *clock) add(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.at = c.at.Add(d)
 }
