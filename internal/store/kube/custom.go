@@ -41,7 +41,7 @@ func (c custom) get(ctx context.Context, k model.Key) (store.Object, error) {
 }
 
 func (c custom) read(ctx context.Context, namespace, name string) ([]byte, error) {
-	return c.rest.Get().AbsPath(c.in(namespace), name).Do(ctx).Raw()
+	return text(c.rest.Get().AbsPath(c.in(namespace), name).Do(ctx))
 }
 
 // object reads what was found for k. Two keys may have one name: what belongs to another
@@ -87,7 +87,7 @@ func (c custom) nameOf(k model.Key) (string, error) {
 
 // list implements backend.
 func (c custom) list(ctx context.Context, namespace string) ([]store.Object, []error, error) {
-	raw, err := c.rest.Get().AbsPath(c.in(namespace)).Do(ctx).Raw()
+	raw, err := text(c.rest.Get().AbsPath(c.in(namespace)).Do(ctx))
 	if isUninstalled(err) && c.optional {
 		return nil, nil, nil
 	}
@@ -154,7 +154,7 @@ func (c custom) write(ctx context.Context, op store.Op, k model.Key) (store.Obje
 		if err != nil {
 			return store.Object{}, &store.Error{Key: k, Err: err}
 		}
-		raw, err := c.rest.Post().AbsPath(c.in(k.Namespace)).Body(body).Do(ctx).Raw()
+		raw, err := text(c.rest.Post().AbsPath(c.in(k.Namespace)).Body(body).Do(ctx))
 		if err != nil {
 			return store.Object{}, about(k, c.resource, err)
 		}
@@ -188,7 +188,7 @@ func (c custom) update(ctx context.Context, o store.Object, k model.Key) (store.
 		if err != nil {
 			return store.Object{}, &store.Error{Key: k, Err: err}
 		}
-		raw, err := c.rest.Put().AbsPath(c.in(k.Namespace), name).Body(body).Do(ctx).Raw()
+		raw, err := text(c.rest.Put().AbsPath(c.in(k.Namespace), name).Body(body).Do(ctx))
 		if err == nil {
 			return c.withStatus(ctx, k, body, raw)
 		}
@@ -244,7 +244,7 @@ func (c custom) withStatus(ctx context.Context, k model.Key, sent, raw []byte) (
 	if err != nil {
 		return store.Object{}, &store.Error{Key: k, Err: err}
 	}
-	after, err := c.rest.Verb(http.MethodPut).AbsPath(c.in(k.Namespace), headOf(raw).Name, "status").Body(body).Do(ctx).Raw()
+	after, err := text(c.rest.Verb(http.MethodPut).AbsPath(c.in(k.Namespace), headOf(raw).Name, "status").Body(body).Do(ctx))
 	if err != nil {
 		return store.Object{}, about(k, c.resource, err)
 	}

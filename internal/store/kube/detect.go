@@ -22,7 +22,7 @@ type presence struct {
 // resourcesOf asks which resources a group version serves: "ippools", "tiers/status". None
 // where there is no such group.
 func (s *Store) resourcesOf(ctx context.Context, path string) ([]string, error) {
-	raw, err := s.rest.Get().AbsPath(path).Do(ctx).Raw()
+	raw, err := text(s.rest.Get().AbsPath(path).Do(ctx))
 	if apierrors.IsNotFound(err) {
 		return nil, nil
 	}
@@ -128,7 +128,7 @@ func (s *Store) choose(ctx context.Context, served map[Group][]string) (Group, e
 // GUID is called so.
 func (s *Store) clusterID(ctx context.Context, g Group) (string, error) {
 	r := g.customResource(model.KindClusterInformation)
-	raw, err := s.rest.Get().AbsPath(r.in(""), "default").Do(ctx).Raw()
+	raw, err := text(s.rest.Get().AbsPath(r.in(""), "default").Do(ctx))
 	if apierrors.IsNotFound(err) {
 		return "", nil
 	}

@@ -89,7 +89,7 @@ type rawLister struct {
 
 // List implements lister.
 func (l rawLister) List(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
-	raw, err := l.rest.Get().AbsPath(l.resource.in("")).VersionedParams(&options, scheme.ParameterCodec).Do(ctx).Raw()
+	raw, err := text(l.rest.Get().AbsPath(l.resource.in("")).SpecificallyVersionedParams(&options, scheme.ParameterCodec, schema.GroupVersion{Version: "v1"}).Do(ctx))
 	if err != nil {
 		return nil, err
 	}
@@ -100,7 +100,7 @@ func (l rawLister) List(ctx context.Context, options metav1.ListOptions) (runtim
 // Watch implements lister.
 func (l rawLister) Watch(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
 	options.Watch = true
-	body, err := l.rest.Get().AbsPath(l.resource.in("")).VersionedParams(&options, scheme.ParameterCodec).Stream(ctx)
+	body, err := l.rest.Get().AbsPath(l.resource.in("")).SpecificallyVersionedParams(&options, scheme.ParameterCodec, schema.GroupVersion{Version: "v1"}).Stream(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -140,4 +140,12 @@ func jsonREST(c *rest.Config, h *http.Client) (rest.Interface, error) {
 	own.APIPath, own.GroupVersion = "/apis", &schema.GroupVersion{}
 	own.NegotiatedSerializer = scheme.Codecs.WithoutConversion()
 	return rest.RESTClientForConfigAndClient(own, h)
+}
+
+// text is the answer to a request. The error is what the server says, if it says anything.
+func text(r rest.Result) ([]byte, error) {
+	if err := r.Error(); err != nil {
+		return nil, err
+	}
+	return r.Raw()
 }

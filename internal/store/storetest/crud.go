@@ -66,7 +66,7 @@ func testBirth(t *testing.T, at Target) {
 	}
 	age := time.Since(made.CreationTimestamp.Time)
 	if len(made.UID) != 36 || made.UID == p.UID || age.Abs() > time.Hour ||
-		made.Generation != 0 || made.Finalizers != nil || made.OwnerReferences != nil {
+		made.Generation == p.Generation || made.Finalizers != nil || made.OwnerReferences != nil {
 		t.Errorf("created as %+v: want a uid and a time of the store's, and nothing else", made)
 	}
 	p.ResourceVersion = ""
@@ -193,6 +193,45 @@ func testAtomic(t *testing.T, at Target) {
 	must(t, s, update(done[0]), remove(store.New(Handle("h1", ""))), remove(done[2]))
 }
 
+// testPieces breaks a commit whose last operation can't be carried out: with transactions
+// nothing is done; without, what is done is told, a handle is there before its block
+// names it, and doing the rest later is all it takes.
+func testPieces(t *testing.T, at Target) {
+	s := at.Store
+	must(t, s, Create(Pool("taken", "10.0.0.0/16")))
+	ops := []store.Op{Create(Pool("taken", "10.0.0.0/16")), Create(Block("10.0.0.0/30", "h1")), Create(Handle("h1", "10.0.0.0/30"))}
+	done, err := s.Commit(t.Context(), ops...)
+	wantErr(t, "the first exists", err, store.ErrExists, poolKey("taken"))
+	if !at.Piecewise {
+		if done != nil {
+			t.Errorf("a refused commit returns %v", done)
+		}
+		return
+	}
+	if len(done) != 3 || done[0].Object != nil || done[1].Object == nil || done[2].Object == nil {
+		t.Fatalf("a commit that broke at its first operation returns %v", done)
+	}
+	if got := get(t, s, handleKey("h1")).Meta().ResourceVersion; got != done[2].Meta().ResourceVersion {
+		t.Errorf("the handle has revision %s, and is said to have %s", got, done[2].Meta().ResourceVersion)
+	}
+	// A block that can't be written leaves no endpoint, and a handle at most.
+	again := []store.Op{Create(Block("10.0.0.0/30", "h2")), Create(Handle("h2", "10.0.0.0/30")), Create(Pool("free", "10.0.0.0/16"))}
+	done, err = s.Commit(t.Context(), again...)
+	wantErr(t, "the block exists", err, store.ErrExists, model.Key{Kind: model.KindIPAMBlock, Name: "10.0.0.0-30"})
+	if _, err := s.Get(t.Context(), poolKey("free")); !errors.Is(err, store.ErrNotFound) || done[2].Object != nil {
+		t.Errorf("what comes after the block was written: %v", err)
+	}
+	// On the way back the block is free before the handle is gone.
+	block, handle := get(t, s, model.Key{Kind: model.KindIPAMBlock, Name: "10.0.0.0-30"}), get(t, s, handleKey("h1"))
+	must(t, s, update(block))
+	next := *block.Object.(*v3.IPAMBlock)
+	next.Spec.SequenceNumber++
+	must(t, s, update(get(t, s, model.Key{Kind: model.KindIPAMBlock, Name: "10.0.0.0-30"}).With(&next)))
+	_, err = s.Commit(t.Context(), remove(block), remove(handle))
+	wantErr(t, "the block has changed", err, store.ErrConflict, model.Key{Kind: model.KindIPAMBlock, Name: "10.0.0.0-30"})
+	get(t, s, handleKey("h1"))
+}
+
 func testRefused(t *testing.T, at Target) {
 	bad := Pool("p", "10.0.0.0/16")
 	bad.ResourceVersion = "new"
@@ -223,6 +262,9 @@ func testRefused(t *testing.T, at Target) {
 }
 
 func testList(t *testing.T, at Target) {
+	at.pod("shop", "a")
+	at.pod("shop", "b")
+	at.pod("shop2", "a")
 	must(t, at.Store, Create(Endpoint("shop", "b", "10.0.0.2")), Create(Endpoint("shop", "a", "10.0.0.1")), Create(Endpoint("shop2", "a", "10.0.0.3")))
 	for namespace, want := range map[string]string{"": "shop/a shop/b shop2/a", "shop": "shop/a shop/b", "none": ""} {
 		objects, err := at.Store.List(t.Context(), model.KindWorkloadEndpoint, namespace)
