@@ -32,23 +32,24 @@ import (
 // manifest is one file of plain YAML.
 type manifest struct {
 	file, about string
-	set         []string // settings of the chart, as `helm --set` has them
+	values      map[string]any // settings of the chart, as in its values.yaml
 }
 
 func manifests() []manifest {
+	type m = map[string]any
 	return []manifest{
 		{file: "weft.yaml", about: "weft on a cluster, with the Kubernetes API as datastore."},
 		{
-			file:  "weft-etcd.yaml",
-			about: "weft on a cluster, with an etcd of your own as datastore: put its address for ETCD_ADDRESS\n# (twice), and its certificates into the Secret weft-etcd.",
-			set:   []string{"datastore.type=etcdv3", "datastore.etcd.endpoints=https://ETCD_ADDRESS:2379"},
+			file:   "weft-etcd.yaml",
+			about:  "weft on a cluster, with an etcd of your own as datastore: put its address for ETCD_ADDRESS\n# (twice), and its certificates into the Secret weft-etcd.",
+			values: m{"datastore": m{"type": "etcdv3", "etcd": m{"endpoints": "https://ETCD_ADDRESS:2379"}}},
 		},
 		{
 			file:  "weft-takeover.yaml",
-			about: "weft in the place of Calico, whose objects are in the Kubernetes API, group crd.projectcalico.org:\n# it comes to a node when the node is labelled weft.net/agent=weft.",
-			set: []string{
-				"datastore.apiGroup=crd.projectcalico.org/v1", "crds=false", "ipv4pool.create=false", "node.ip=", "node.ip6=",
-				`node.nodeSelector.weft\.net/agent=weft`,
+			about: "weft in the place of Calico, whose objects are in the Kubernetes API, group crd.projectcalico.org:\n# it comes to a node when the node is labelled weft.net/takeover=true.",
+			values: m{
+				"datastore": m{"apiGroup": "crd.projectcalico.org/v1"}, "crds": false, "ipv4pool": m{"create": false},
+				"node": m{"ip": "", "ip6": "", "nodeSelector": m{"weft.net/takeover": "true"}},
 			},
 		},
 	}
@@ -90,7 +91,7 @@ func run(args []string) error {
 	}
 	var faults []error
 	for _, m := range manifests() {
-		text, err := render(*chart, append(slices.Clone(m.set), set...))
+		text, err := render(*chart, m.values, set)
 		if err != nil {
 			return fmt.Errorf("%s: %w", m.file, err)
 		}
@@ -109,13 +110,16 @@ func run(args []string) error {
 	return errors.Join(faults...)
 }
 
-// render gives the objects of the chart as one YAML stream.
-func render(dir string, set []string) ([]byte, error) {
+// render gives the objects of the chart as one YAML stream. The values, which may be nil,
+// come before those that are set, and are changed.
+func render(dir string, values map[string]any, set []string) ([]byte, error) {
 	c, err := loader.LoadDir(dir)
 	if err != nil {
 		return nil, err
 	}
-	values := map[string]any{}
+	if values == nil {
+		values = map[string]any{}
+	}
 	for _, s := range set {
 		if err := strvals.ParseInto(s, values); err != nil {
 			return nil, fmt.Errorf("-set %s: %w", s, err)

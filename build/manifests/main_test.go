@@ -80,7 +80,7 @@ func TestSettings(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			b, err := render(chart, tt.set)
+			b, err := render(chart, nil, tt.set)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -124,7 +124,7 @@ func TestBadSettings(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			if _, err := render(chart, []string{tt.set}); err == nil || !strings.Contains(err.Error(), tt.want) {
+			if _, err := render(chart, nil, []string{tt.set}); err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("%s: got %v, want %q in it", tt.set, err, tt.want)
 			}
 		})
