@@ -14,6 +14,7 @@ import (
 	"github.com/weft-net/weft/internal/kernel/forward"
 	"github.com/weft-net/weft/internal/kernel/nflog"
 	"github.com/weft-net/weft/internal/kernel/nft"
+	"github.com/weft-net/weft/internal/kernel/qos"
 	"github.com/weft-net/weft/internal/model"
 	"github.com/weft-net/weft/internal/plan"
 	"github.com/weft-net/weft/internal/policy"
@@ -35,8 +36,8 @@ const (
 )
 
 // filter is the node's packet filter: what policy decides, kernel/nft keeps in
-// force, and beside that what ends connections, hears logged packets and keeps the
-// defaults of others' tables from dropping what was allowed.
+// force, and beside that what limits bandwidths, ends connections, hears logged packets and
+// keeps the defaults of others' tables from dropping what was allowed.
 //
 // step and relink are for the engine's goroutine.
 type filter struct {
@@ -44,11 +45,13 @@ type filter struct {
 	graph   *policy.Graph
 	edge    *edge.Graph
 	table   *nft.NFT
+	shaper  *qos.QoS
 	forward *forward.Forward
 	conns   *ct.Table
 	ender   *ct.Ender
 	log     *slog.Logger
 
+	synced   bool            // the datastore is known
 	settings policy.Settings // written by the engine's goroutine, with mu held
 	changed  chan struct{}   // holds a token when rules changed that may deny more
 
@@ -68,6 +71,9 @@ func newFilter(node string, felix []model.FelixConfig, linkOf func(netip.Addr) s
 	f.settings = f.graph.Settings()
 	var err error
 	if f.table, err = nft.New(f.nftOptions()); err != nil {
+		return nil, err
+	}
+	if f.shaper, err = qos.New(qos.Options{Resync: f.nftOptions().Resync, Log: log.With("part", "qos")}); err != nil {
 		return nil, err
 	}
 	if f.forward, err = forward.New(f.forwardOptions()); err != nil {
@@ -101,6 +107,9 @@ func (f *filter) step(b model.Batch, encryption plan.FilterDelta) {
 	f.apply(b, f.graph.Step(b))
 	f.table.Apply(f.edge.Step(b))
 	f.table.Apply(encryption)
+	if f.synced = f.synced || b.Synced; f.synced {
+		f.shaper.Want(f.edge.Shapes())
+	}
 }
 
 // firstHost reports whether b brings a host endpoint to this node, which had none: then
@@ -154,6 +163,7 @@ func (f *filter) apply(b model.Batch, d plan.FilterDelta) {
 // run starts what keeps the doors working.
 func (f *filter) run(start func(func(context.Context) error)) {
 	start(f.table.Run)
+	start(f.shaper.Run)
 	start(f.open)
 	start(f.endFlows)
 	start(f.listen)
@@ -201,6 +211,17 @@ func (f *filter) endFlows(ctx context.Context) error {
 func (f *filter) wait(ctx context.Context) error {
 	if err := f.table.WaitApplied(ctx); err != nil && ctx.Err() != nil {
 		return fmt.Errorf("agent: policy: %w", err)
+	}
+	return nil
+}
+
+// inForce is wait, and for the bandwidth of a link: the one with that index, if it is not 0.
+func (f *filter) inForce(ctx context.Context, link string, index int32) error {
+	if err := f.wait(ctx); err != nil {
+		return err
+	}
+	if err := f.shaper.Wait(ctx, link, index); err != nil {
+		return fmt.Errorf("agent: %w", err)
 	}
 	return nil
 }
@@ -303,15 +324,18 @@ func (f *filter) stats(ctx context.Context) ([]RuleStat, error) {
 // refused are the objects that the kernel does not enforce as they are, each with
 // what the kernel says.
 func (f *filter) refused() []model.Problem {
+	var out []model.Problem
+	for _, p := range f.shaper.Problems() {
+		out = append(out, model.Problem{Text: fmt.Sprintf("link %s: %s", p.Object, p.Text)})
+	}
 	problems := f.table.Problems()
 	if len(problems) == 0 {
-		return nil
+		return out
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	concerned := f.concerned(problems)
 	seen := map[model.Problem]bool{}
-	var out []model.Problem
 	for _, p := range problems {
 		text := fmt.Sprintf("%s of %s can't be written: %s: the last good version is in force; rules that never had one deny", p.Object, p.Table, p.Text)
 		keys := concerned[object{p.Table, p.Object}]
