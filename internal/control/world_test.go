@@ -23,6 +23,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
 
@@ -42,6 +43,7 @@ type world struct {
 	t    testing.TB
 	st   store.Store
 	kube *fake.Clientset
+	set  kubernetes.Interface // that controllers use; kube unless a test says otherwise
 	env  map[string]string
 	mu   sync.Mutex
 	log  strings.Builder
@@ -55,7 +57,13 @@ type world struct {
 // newWorld has these objects in Kubernetes, beside nothing in the datastore but the
 // pools pool-a (10.10.0.0/24 in /28), pool-six, and lb-four for services.
 func newWorld(t testing.TB, objects ...runtime.Object) *world {
-	w := &world{t: t, st: mem.New(), kube: fake.NewClientset(objects...), env: map[string]string{}, now: time.Now}
+	return newWorldOn(t, mem.New(), objects...)
+}
+
+// newWorldOn is newWorld with another datastore.
+func newWorldOn(t testing.TB, st store.Store, objects ...runtime.Object) *world {
+	w := &world{t: t, st: st, kube: fake.NewClientset(objects...), env: map[string]string{}, now: time.Now}
+	w.set = w.kube
 	w.kube.PrependReactor("create", "selfsubjectaccessreviews", func(clienttesting.Action) (bool, runtime.Object, error) {
 		return true, &authorizationv1.SelfSubjectAccessReview{Status: authorizationv1.SubjectAccessReviewStatus{Allowed: true}}, nil
 	})
@@ -110,7 +118,7 @@ func (w *world) start() (stop func()) {
 		w.t.Fatal(err)
 	}
 	c := control.Config{
-		Store: w.st, Clientset: w.kube, Etcd: true, Env: env, MaxShare: control.Share, Now: w.now,
+		Store: w.st, Clientset: w.set, Etcd: true, Env: env, MaxShare: control.Share, Now: w.now,
 		Namespace: "kube-system", Identity: "test", Log: slog.New(slog.NewTextHandler(w, nil)),
 		Lease:      control.Lease{Duration: 15 * time.Second, Renew: 10 * time.Second, Retry: 10 * time.Millisecond},
 		RetryFirst: 20 * time.Millisecond, RetryLast: 100 * time.Millisecond,
