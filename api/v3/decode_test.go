@@ -124,7 +124,7 @@ func TestValuesRoundTrip(t *testing.T) {
 		`protocol "TCP"`: `"TCP"`, `protocol 6`: `6`, `protocol "6"`: `6`, `protocol 256`: `error`, `protocol "256"`: `error`, `protocol -1`: `error`, `protocol {}`: `error`,
 		`rate "10/second"`: `10 in 1s`, `rate "1/minute"`: `1 in 1m0s`, `rate "9999/hour"`: `9999 in 1h0m0s`, `rate "5/day"`: `5 in 24h0m0s`,
 		`rate "0/day"`: `error`, `rate "10000/day"`: `error`, `rate "01/day"`: `error`, `rate "+1/day"`: `error`, `rate "5/week"`: `error`, `rate "5"`: `error`, `rate ""`: `error`, `rate "/day"`: `error`,
-		`dscp 46`: `46`, `dscp "AF11"`: `"AF11"`, `dscp 64`: `error`,
+		`dscp 46`: `46`, `dscp "AF11"`: `"AF11"`, `dscp 64`: `error`, `dscp -1`: `error`, `dscp 1.5`: `error`,
 	} {
 		kind, text, _ := strings.Cut(in, " ")
 		if kind == "rate" {

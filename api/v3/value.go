@@ -164,7 +164,7 @@ func (d *DSCP) UnmarshalJSON(data []byte) error {
 	if err != nil {
 		return fmt.Errorf("DSCP: %w", err)
 	}
-	if !isDigits(s) {
+	if data[0] == '"' && !isDigits(s) {
 		*d = DSCP{Name: s}
 		return nil
 	}

@@ -213,7 +213,7 @@ func random(r *rand.Rand, kind string, spec *Schema, fields []leaf) map[string]a
 func agreesAtRandom(t *testing.T, s server) {
 	const count = 4000 // a multiple of it by WEFT_CRD_ROUNDS
 	rounds, _ := strconv.Atoi(os.Getenv("WEFT_CRD_ROUNDS"))
-	r := rand.New(rand.NewPCG(1, 1))
+	r := rand.New(rand.NewPCG(1, uint64(max(1, rounds))))
 	type answer struct {
 		text         []byte
 		ours, theirs error

@@ -250,6 +250,8 @@ func kubernetesPort(s *Schema) {
 	p := s.at("port")
 	p.between(1, math.MaxUint16)
 	p.Pattern = whole(`(` + number16 + `|` + portText + `)`)
+	p.most(15)
+	notText(p, `^0+$`)
 	s.at("endPort").between(1, math.MaxUint16)
 	s.ruleAt(".endPort", "!has(self.endPort) || has(self.port) && type(self.port) == int && self.endPort >= self.port", "needs port to be a number, and not to be less")
 }

@@ -28,9 +28,9 @@ const (
 	interfaceText = `[a-zA-Z0-9._-]{1,15}`
 	labelValue    = `([a-zA-Z0-9]([a-zA-Z0-9_.-]{0,61}[a-zA-Z0-9])?)?`
 	labelKey      = `(` + subdomain + `/)?[a-zA-Z0-9]([a-zA-Z0-9_.-]{0,61}[a-zA-Z0-9])?`
-	// portText is the name of a port: 1 to 15 lower-case letters, digits and single
-	// inner dashes; that there is a letter is said apart.
-	portText = `[a-z0-9]+(-[a-z0-9]+)*`
+	// portText is the name of a port: lower-case letters, digits and single inner
+	// dashes, with a letter. Its length, at most 15, is said apart.
+	portText = `([a-z0-9]+-)*[a-z0-9]*[a-z][a-z0-9]*(-[a-z0-9]+)*`
 
 	community = `(` + number16 + `:` + number16 + `|` + number32 + `:` + number32 + `:` + number32 + `)`
 )
@@ -194,7 +194,6 @@ func portful(s *Schema) {
 func portName(s *Schema) {
 	s.Pattern = whole(portText)
 	s.most(15)
-	s.Not = &Schema{Pattern: `^[0-9-]*$`}
 }
 
 // maskOfMark is the bits of a packet mark.
