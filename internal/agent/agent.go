@@ -28,14 +28,20 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"reflect"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/weft-net/weft/internal/allocator"
 	"github.com/weft-net/weft/internal/bgp"
+	"github.com/weft-net/weft/internal/cni/install"
 	"github.com/weft-net/weft/internal/cni/rpc"
 	"github.com/weft-net/weft/internal/kernel/fib"
+	"github.com/weft-net/weft/internal/kube"
 	"github.com/weft-net/weft/internal/model"
 	"github.com/weft-net/weft/internal/peering"
 	"github.com/weft-net/weft/internal/plan"
@@ -57,11 +63,12 @@ const firstPolicyTimeout = 20 * time.Second
 // otherwise.
 type Config struct {
 	Settings startup.Settings
-	Store    store.Store
-	Felix    []model.FelixConfig // settings of the process, the strongest first; may be empty
-	Peering  peering.Options     // its Secrets are read from SecretsDir
-	Backend  Backend             // CALICO_NETWORKING_BACKEND
-	Version  string
+	// Open connects to the datastore; it may wait for it. What it returns is closed in the end.
+	Open    func(context.Context) (store.Store, error)
+	Felix   []model.FelixConfig // settings of the process, the strongest first; may be empty
+	Peering peering.Options     // its Secrets are read from SecretsDir
+	Backend Backend             // CALICO_NETWORKING_BACKEND
+	Version string
 
 	CNISocket    string // where the CNI executable asks
 	StatusSocket string // where `weft node status` asks
@@ -69,6 +76,16 @@ type Config struct {
 	SecretsDir   string // of BGP passwords; empty: none
 	NodeNameFile string // written for the CNI executable
 	MTUFile      string // the same, with the MTU of pods; empty: none
+
+	// Kube is the Kubernetes that the node is part of; nil: none.
+	Kube *kube.Client
+	// KubeRequired says that the datastore is there too: the node must be.
+	KubeRequired bool
+	Pod          Pod                // of this process; may be empty
+	Installer    *install.Installer // of the CNI plugin; nil: not the agent's business
+	// NoWait has the agent fail at the start, rather than wait, while the API server does not
+	// answer.
+	NoWait bool
 
 	Log   *slog.Logger
 	Level *slog.LevelVar // of Log; follows logSeverityScreen
@@ -85,15 +102,40 @@ const (
 )
 
 // Run prepares the node and keeps it right until ctx ends. It returns nil when
-// ctx ended, else the first thing that could not go on.
+// ctx ended, else the first thing that could not go on. What it serves of its health is there
+// before all else.
 func Run(ctx context.Context, c Config) error {
+	p := newPages(c.Log)
+	p.configure(route.SettingsFor(model.Node{Name: c.Settings.Node}, nil, c.Felix...).Pages)
+	served, end := context.WithCancel(ctx)
+	var serving sync.WaitGroup
+	serving.Go(func() { p.run(served) })
+	defer serving.Wait()
+	defer end()
+	err := runBehind(ctx, c, p)
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// runBehind is Run behind its pages.
+func runBehind(ctx context.Context, c Config, p *pages) error {
+	p.waiting("waiting for the datastore")
+	st, err := c.Open(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = st.Close() }()
+	if c.Settings.PodCIDR {
+		st = podRanges{st}
+	}
+	p.waiting("preparing the node")
 	host := startup.ThisHost()
-	node, err := startup.Prepare(ctx, c.Store, c.Settings, host, c.Log)
+	k := newKubernetes(c)
+	node, err := k.prepare(ctx, &c, st, host)
 	if err != nil {
 		return err // a node that can't start has written nothing
-	}
-	if err := store.Initialise(ctx, c.Store); err != nil {
-		return fmt.Errorf("agent: initialise the datastore: %w", err)
 	}
 	if err := startup.WriteNodeName(c.NodeNameFile, node.Name); err != nil {
 		return err
@@ -101,21 +143,43 @@ func Run(ctx context.Context, c Config) error {
 	if err := fib.EnableForwarding(true, node.IPv6.IsValid()); err != nil {
 		return err
 	}
-	a, err := wire(c, node)
+	a, err := wire(c, st, k, p, node)
 	if err != nil {
 		return err
 	}
 	err = a.run(ctx, host)
+	if conflict := (*startup.ConflictError)(nil); errors.As(err, &conflict) {
+		k.tellConflict(ctx, conflict)
+	}
 	if ctx.Err() != nil {
-		return nil
+		k.farewell()
 	}
 	return err
+}
+
+// introduce makes the node and its cluster known in the datastore.
+func introduce(ctx context.Context, c *Config, st store.Store, host startup.Host) (model.Node, error) {
+	node, err := startup.Prepare(ctx, st, c.Settings, host, c.Log)
+	if err != nil {
+		return node, err
+	}
+	if err := store.Initialise(ctx, st); err != nil {
+		return node, fmt.Errorf("agent: initialise the datastore: %w", err)
+	}
+	if err := startup.Describe(ctx, st, c.Settings); err != nil {
+		c.Log.Warn("the cluster's type is not written", "err", err) // it is there for people
+	}
+	return node, nil
 }
 
 // agent is what runs.
 type agent struct {
 	Config
+	store   store.Store
 	node    model.Node
+	kube    *kubernetes // nil: there is none
+	pages   *pages
+	record  *startup.Refresher
 	engine  *engine
 	network *network
 	speaker *speaker.Speaker // nil: no BGP
@@ -127,11 +191,14 @@ type agent struct {
 	podMTU  *podMTU
 	mtus    chan int // of the underlay, the latest; room for one
 	started time.Time
+	limit   atomic.Int64 // nanoseconds that a loop may be at one thing
+	seen    model.Node   // the node's record as it came last; the engine's
+	served  atomic.Pointer[install.Families]
 	ready   chan struct{} // closed when the datastore is known, its policy in force and the queue drained
 }
 
 // wire makes the parts of an agent.
-func wire(c Config, node model.Node) (*agent, error) {
+func wire(c Config, st store.Store, k *kubernetes, p *pages, node model.Node) (*agent, error) {
 	settings := route.SettingsFor(node, nil, c.Felix...)
 	run.Tune(settings.Process.GCPercent, settings.Process.MaxProcs, settings.Process.MemoryLimitMB)
 	roads, err := newNetwork(node, c.Felix, c.Backend == BackendVXLAN, c.Log)
@@ -145,8 +212,8 @@ func wire(c Config, node model.Node) (*agent, error) {
 		return nil, err
 	}
 	a := &agent{
-		Config: c, node: node, network: roads,
-		alloc:   allocator.New(c.Store, node.Name, time.Now),
+		Config: c, store: st, node: node, kube: k, pages: p, network: roads,
+		alloc:   allocator.New(st, node.Name, time.Now),
 		queue:   rpc.Queue{Dir: c.QueueDir},
 		started: time.Now(),
 		ready:   make(chan struct{}),
@@ -156,7 +223,7 @@ func wire(c Config, node model.Node) (*agent, error) {
 	report := func(origin string) func([]model.Problem) {
 		return func(found []model.Problem) { noted.problems(origin, found) }
 	}
-	a.tunnels = newTunnels(node.Name, c.Store, a.alloc, noted.locked, report("tunnels"), c.Log.With("part", "tunnels"))
+	a.tunnels = newTunnels(node.Name, st, a.alloc, noted.locked, report("tunnels"), c.Log.With("part", "tunnels"))
 	a.podMTU = newPodMTU(node.Name, c.MTUFile, report("mtu"), c.Log)
 	a.under = newUnderlay(underlayFrom(settings, node), a.measured, c.Log)
 	a.engine = &engine{
@@ -176,6 +243,8 @@ func wire(c Config, node model.Node) (*agent, error) {
 		encrypted: make(chan struct{}),
 
 		onSettings: a.follow,
+		onBatch:    a.heard,
+		pulse:      newPulse(),
 		onPodMTU: func(bytes int) {
 			s := roads.graph.Settings()
 			a.podMTU.set(bytes, s.InterfacePrefixes, s.Tunnel.RequireMTUFile)
@@ -191,14 +260,18 @@ func wire(c Config, node model.Node) (*agent, error) {
 		a.engine.restarting = inherited
 	}
 	a.cni = a.attachments(table, guard)
+	a.limit.Store(int64(settings.Pages.Watchdog))
+	if k != nil {
+		k.overlap = func(found []model.Problem) { noted.errors("services", found) }
+	}
 	return a, nil
 }
 
 // attachments makes what serves the CNI executable: a pod is attached when its routes and
 // its policy are in the kernel.
 func (a *agent) attachments(table *fib.FIB, guard *filter) *attachments {
-	return &attachments{
-		node: a.node.Name, store: a.Store, alloc: a.alloc, arrivals: a.engine.arrivals,
+	at := &attachments{
+		node: a.node.Name, store: a.store, alloc: a.alloc, arrivals: a.engine.arrivals,
 		applied: func(ctx context.Context, link string, index int32) error {
 			if index != 0 {
 				if err := table.WaitLink(ctx, link, index); err != nil {
@@ -208,7 +281,7 @@ func (a *agent) attachments(table *fib.FIB, guard *filter) *attachments {
 			if err := table.WaitApplied(ctx, link); err != nil {
 				return err
 			}
-			return guard.wait(ctx)
+			return guard.inForce(ctx, link, index)
 		},
 		unready: a.unready,
 		mtu:     a.podMTU.get,
@@ -216,6 +289,10 @@ func (a *agent) attachments(table *fib.FIB, guard *filter) *attachments {
 		log:     a.Log,
 		added:   map[rpc.Attachment]uint64{}, profile: map[string]bool{},
 	}
+	if a.Kube != nil {
+		at.orchestrator, at.kubeNode = a.Kube, a.kubeNode()
+	}
+	return at
 }
 
 // run runs the parts until one of them fails or ctx ends.
@@ -228,6 +305,7 @@ func (a *agent) run(ctx context.Context, host startup.Host) error {
 	if err != nil {
 		return errors.Join(err, cniSocket.Close())
 	}
+	a.record = &startup.Refresher{Store: a.store, Settings: a.Settings, Host: host, Log: a.Log}
 	batches := make(chan model.Batch)
 	var learned <-chan bgp.LearnedBatch
 	group, ctx := errgroup.WithContext(ctx)
@@ -238,7 +316,7 @@ func (a *agent) run(ctx context.Context, host startup.Host) error {
 	start(a.tunnels.run)
 	start(a.under.run)
 	start(a.podMTU.run)
-	start(func(ctx context.Context) error { return follow(ctx, a.Store, batches, a.engine.notes) })
+	start(func(ctx context.Context) error { return follow(ctx, a.store, batches, a.engine.notes) })
 	if a.speaker != nil {
 		learned = a.speaker.Learned()
 		start(a.speaker.Run)
@@ -252,7 +330,10 @@ func (a *agent) run(ctx context.Context, host startup.Host) error {
 			"policy": func(ctx context.Context) (any, error) { return a.engine.filter.stats(ctx) },
 		})
 	})
-	start(func(ctx context.Context) error { return a.watchAddress(ctx, host) })
+	start(func(ctx context.Context) error { return a.watchAddress(ctx) })
+	start(a.engine.pulse.run)
+	a.kube.run(start, a.routingDown)
+	a.pages.begin(a.health, a.metrics)
 	a.Log.Info("agent runs", "node", a.node.Name, "version", a.Version)
 	defer a.cni.unlinking.Wait()
 	return group.Wait()
@@ -291,6 +372,9 @@ func (a *agent) drain(ctx context.Context) error {
 		if turn == 0 {
 			close(a.ready)
 			a.Log.Info("agent is ready", "node", a.node.Name)
+			if f := a.served.Load(); f != nil {
+				a.kube.serve(*f)
+			}
 		}
 		if turn < 2 { // the first scan of connections, too, leaves something
 			if err := run.DropStartup(); err != nil {
@@ -318,18 +402,80 @@ func (a *agent) unready() string {
 	return a.podMTU.unready()
 }
 
-// health is what the pages /liveness and /readiness say.
+// health is what the pages /liveness and /readiness say. That new pods can't be started for
+// want of the CNI plugin does not keep the agent from its work, and is a reason to look.
 func (a *agent) health() run.Health {
+	if why := a.stuck(time.Duration(a.limit.Load())); why != "" {
+		return run.Health{Why: why}
+	}
 	why := a.unready()
+	if why == "" {
+		why = a.kube.problem()
+	}
 	if why == "" {
 		return run.Health{Live: true, Ready: true, Why: "ready"}
 	}
 	return run.Health{Live: true, Why: why}
 }
 
+// routingDown says why packets of pods are not routed here as they are to be; empty when they
+// are: what is wanted has been written to the kernel, and BGP, if it is spoken, was begun.
+func (a *agent) routingDown() string {
+	if why := a.unready(); why != "" {
+		return why
+	}
+	k := a.network.fib.State()
+	if k.Err != "" {
+		return k.Err
+	}
+	if n := k.Routes - k.Applied - k.Waiting - k.Conflicts - k.Refused; n > 0 {
+		return fmt.Sprintf("%d routes are being written", n)
+	}
+	return ""
+}
+
+// heard passes on what a batch means outside of the engine.
+func (a *agent) heard(b model.Batch) {
+	self := a.node.Key()
+	for _, v := range b.Puts {
+		if n, ok := v.(model.Node); ok && n.Name == a.node.Name && !reflect.DeepEqual(n, a.seen) {
+			a.seen = n
+			a.record.Forget()
+		}
+	}
+	if slices.Contains(b.Deletes, self) {
+		a.seen = model.Node{}
+		a.record.Forget()
+		a.kube.madeAnew()
+	}
+	if b.Synced || concernsPools(b) {
+		pools := a.alloc.Pools()
+		a.kube.setPools(pools)
+		a.families(pools)
+	}
+}
+
+// families says that pods may be started, and of which families they get addresses: those
+// that the node speaks and that have a pool.
+func (a *agent) families(pools []model.Pool) {
+	has := func(v6 bool) bool {
+		return a.node.Addr(v6).IsValid() && slices.ContainsFunc(pools, func(p model.Pool) bool { return p.CIDR.Addr().Is6() == v6 && !p.Disabled })
+	}
+	f := install.Families{V4: has(false), V6: has(true)}
+	if !f.V4 && !f.V6 { // ADD says what is missing
+		f.V4 = true
+	}
+	a.served.Store(&f)
+	select {
+	case <-a.ready:
+		a.kube.serve(f)
+	default: // drain will
+	}
+}
+
 // watchAddress detects the node's address again now and then, and writes it
 // when it changed: the record comes back through the watch.
-func (a *agent) watchAddress(ctx context.Context, host startup.Host) error {
+func (a *agent) watchAddress(ctx context.Context) error {
 	if a.Settings.PollInterval == 0 {
 		<-ctx.Done()
 		return context.Cause(ctx)
@@ -341,7 +487,7 @@ func (a *agent) watchAddress(ctx context.Context, host startup.Host) error {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
-		err := startup.Refresh(ctx, a.Store, a.Settings, host, a.Log)
+		err := a.record.Refresh(ctx)
 		if conflict := (*startup.ConflictError)(nil); errors.As(err, &conflict) {
 			return err // the address changed to one that another node has
 		}
@@ -373,6 +519,8 @@ func (a *agent) follow(s route.Settings) {
 		a.Level.Set(level)
 	}
 	run.Tune(s.Process.GCPercent, s.Process.MaxProcs, s.Process.MemoryLimitMB)
+	a.limit.Store(int64(s.Pages.Watchdog))
+	a.pages.configure(s.Pages)
 	a.network.fib.Configure(a.network.fibOptions(s))
 	a.under.configure(underlayFrom(s, a.node))
 }

@@ -73,6 +73,13 @@ func (a *arrivals) leave(k model.Key) {
 	delete(a.known, k)
 }
 
+// addresses is how many addresses the workloads of this node have.
+func (a *arrivals) addresses() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.links)
+}
+
 // link is the host's end of the workload on this node that has an address; empty:
 // none has.
 func (a *arrivals) link(addr netip.Addr) string {

@@ -62,6 +62,8 @@ type engine struct {
 	settings                   route.Settings
 	onSettings                 func(route.Settings)
 	onPodMTU                   func(bytes int)
+	onBatch                    func(model.Batch) // hears of each batch that was taken in
+	pulse                      *pulse
 }
 
 // Speaker is the BGP speaker as the engine sees it.
@@ -111,6 +113,7 @@ func (e *engine) run(ctx context.Context, batches <-chan model.Batch, learned <-
 			e.compareSecrets()
 		case <-e.look:
 			e.lookAtKernel()
+		case <-e.pulse.asked:
 		}
 	}
 }
@@ -159,6 +162,7 @@ func (e *engine) step(b model.Batch) {
 		e.notes.problems("pools", ipam.Overlaps(e.alloc.Pools()))
 	}
 	e.arrivals.step(b)
+	e.onBatch(b)
 }
 
 func concernsPools(b model.Batch) bool {
@@ -289,7 +293,7 @@ func (e *engine) plan() {
 }
 
 func sameSettings(a, b route.Settings) bool {
-	return a.Form == b.Form && a.Tunnel == b.Tunnel && a.RemoveExternal == b.RemoveExternal && a.Process == b.Process &&
+	return a.Form == b.Form && a.Tunnel == b.Tunnel && a.Pages == b.Pages && a.RemoveExternal == b.RemoveExternal && a.Process == b.Process &&
 		a.RouteRefresh == b.RouteRefresh && a.LogSeverity == b.LogSeverity &&
 		slices.Equal(a.InterfacePrefixes, b.InterfacePrefixes) && slices.Equal(a.Unbuilt, b.Unbuilt)
 }

@@ -98,6 +98,18 @@ func (n *notes) problems(origin string, now []model.Problem) {
 	n.byOrigin[origin] = now
 }
 
+// errors is problems for what a person must act upon.
+func (n *notes) errors(origin string, now []model.Problem) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, p := range now {
+		if !slices.Contains(n.byOrigin[origin], p) {
+			n.log.Error("must be put right", "object", p.Key.String(), "err", p.Text)
+		}
+	}
+	n.byOrigin[origin] = now
+}
+
 // keep replaces what somebody found who logs it himself.
 func (n *notes) keep(origin string, now []model.Problem) {
 	n.mu.Lock()

@@ -17,8 +17,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/weft-net/weft/internal/agent"
+	"github.com/weft-net/weft/internal/cni/install"
 	"github.com/weft-net/weft/internal/cni/rpc"
 	"github.com/weft-net/weft/internal/kernel/sysctl"
+	"github.com/weft-net/weft/internal/kube"
 	"github.com/weft-net/weft/internal/model"
 	"github.com/weft-net/weft/internal/peering"
 	"github.com/weft-net/weft/internal/plan"
@@ -27,6 +29,7 @@ import (
 	"github.com/weft-net/weft/internal/store"
 	"github.com/weft-net/weft/internal/store/datastore"
 	"github.com/weft-net/weft/internal/store/etcd"
+	kubestore "github.com/weft-net/weft/internal/store/kube"
 )
 
 // Where things are unless the environment says otherwise.
@@ -38,7 +41,7 @@ const (
 
 func nodeCommand(p Process) *cobra.Command {
 	cmd := &cobra.Command{Use: "node", Short: "The node agent of this machine"}
-	cmd.AddCommand(nodeRunCommand(p), nodeStatusCommand(p), nodeAddressesCommand(p))
+	cmd.AddCommand(nodeRunCommand(p), nodeStatusCommand(p), nodeHealthCommand(p), nodeAddressesCommand(p))
 	return cmd
 }
 
@@ -52,16 +55,34 @@ its routes, BGP sessions and workload links right until it is told to end.
 It is set by the environment, with the variables that calico/node has:
   NODENAME                   name of the node; else the host's name
   IP, IP6                    autodetect, an address, none, or empty: keep the stored one
-  IP_AUTODETECTION_METHOD    first-found, can-reach=…, interface=…, skip-interface=…, cidr=…
+  IP_AUTODETECTION_METHOD    first-found, can-reach=…, interface=…, skip-interface=…, cidr=…,
+                             kubernetes-internal-ip
   AS                         AS number of this node
-  DATASTORE_TYPE, ETCD_*     the datastore
-  WAIT_FOR_DATASTORE         true: wait until it answers, rather than fail
-  CALICO_IPV4POOL_*          the pool that is created when there is none
+  DATASTORE_TYPE, ETCD_*     the datastore: etcdv3 or kubernetes
+  KUBECONFIG, K8S_*          the API server; else the service account of the pod
+  WAIT_FOR_DATASTORE         true: wait until it answers, rather than fail; Kubernetes is waited
+                             for unless it is false
+  CALICO_IPV4POOL_*          the pool that is created when there is none; without a CIDR that
+                             which kubeadm was told
+  CALICO_K8S_NODE_REF        name of the node in Kubernetes; else as NODENAME
+  CLUSTER_TYPE               merged into ClusterInformation, such as k8s,bgp
+  USE_POD_CIDR               true: pods have addresses of their node's range in Kubernetes
   CALICO_ROUTER_ID           BGP identifier: an IPv4 address, or hash
   CALICO_NETWORKING_BACKEND  bird (default), vxlan: no BGP, or none: the same, and no routes
                              to pools without encapsulation
   FELIX_*                    fields of FelixConfiguration
+  FELIX_HEALTHENABLED        /liveness and /readiness at FELIX_HEALTHHOST (localhost), port 9099
+  FELIX_PROMETHEUSMETRICSENABLED  /metrics at FELIX_PROMETHEUSMETRICSHOST, port 9091
+and those of its install-cni container, where the node's /etc/cni/net.d is mounted at
+/host/etc/cni/net.d, or CALICO_MANAGE_CNI is true:
+  CNI_CONF_NAME              file of the configuration; else 10-calico.conflist where there is
+                             one, or 10-weft.conflist
+  CNI_NETWORK_CONFIG(_FILE)  the configuration, with placeholders; else weft's own
+  CNI_NET_DIR, CNI_MTU, UPDATE_CNI_BINARIES, SKIP_CNI_BINARIES
 and of its own:
+  POD_NAMESPACE, POD_NAME    this pod: when its DaemonSet is gone, the CNI configuration goes
+  WEFT_CNI_SOURCE            directory of the executables to install (/opt/cni/bin)
+  WEFT_CNI_CONF_DIR, WEFT_CNI_BIN_DIR  the node's directories, as this process sees them
   WEFT_AGENT_SOCKET          where the CNI executable asks (` + rpc.DefaultSocket + `)
   WEFT_STATUS_SOCKET         where 'weft node status' asks (` + defaultStatusSocket + `)
   WEFT_CNI_QUEUE             DELs that found no agent (` + rpc.DefaultQueue + `)
@@ -89,34 +110,71 @@ func nodeRun(ctx context.Context, p Process) error {
 			break
 		}
 	}
-	st, err := openStore(ctx, p, log)
-	if ctx.Err() != nil {
-		return nil // told to end while waiting
-	}
-	if err != nil {
+	if err := kubernetesConfig(p, &c); err != nil {
 		return err
 	}
-	defer func() { _ = st.Close() }()
-	c.Store = st
+	c.Open = func(ctx context.Context) (store.Store, error) { return openStoreOn(ctx, p, c.Kube, log) }
 	return agent.Run(ctx, c)
 }
 
-// openStore connects to the datastore. With WAIT_FOR_DATASTORE=true it waits for
-// one that is not there yet; a setting that is wrong is an error all the same.
-func openStore(ctx context.Context, p Process, log *slog.Logger) (store.Store, error) {
-	wait := p.Getenv("WAIT_FOR_DATASTORE")
-	if wait != "" && wait != "true" && wait != "false" {
-		return nil, fmt.Errorf("WAIT_FOR_DATASTORE=%q: must be true, false or empty", wait)
+// kubernetesConfig reads what has to do with Kubernetes, and with a node of it.
+func kubernetesConfig(p Process, c *agent.Config) error {
+	c.KubeRequired = p.Getenv("DATASTORE_TYPE") == "kubernetes"
+	c.Pod = agent.Pod{Namespace: p.Getenv("POD_NAMESPACE"), Name: p.Getenv("POD_NAME")}
+	server, err := kube.ConfigFromEnv(p.Getenv)
+	if err != nil {
+		return err
 	}
+	if server.Version = p.Version; server.Found() {
+		if c.Kube, err = kube.Connect(server); err != nil {
+			return err
+		}
+	} else if c.KubeRequired {
+		return fmt.Errorf("DATASTORE_TYPE: kubernetes: %w", kube.ErrNone)
+	}
+	plugin, wanted, err := install.ConfigFromEnv(c.Settings.Node, p.Getenv, c.Log.With("part", "cni"))
+	if err != nil {
+		return err
+	}
+	if wanted {
+		c.Installer = install.New(plugin)
+	}
+	return nil
+}
+
+// wait reads WAIT_FOR_DATASTORE.
+func wait(p Process) (string, error) {
+	text := p.Getenv("WAIT_FOR_DATASTORE")
+	if text != "" && text != "true" && text != "false" {
+		return "", fmt.Errorf("WAIT_FOR_DATASTORE=%q: must be true, false or empty", text)
+	}
+	return text, nil
+}
+
+// openStore connects to the datastore, see openStoreOn.
+func openStore(ctx context.Context, p Process, log *slog.Logger) (store.Store, error) {
+	return openStoreOn(ctx, p, nil, log)
+}
+
+// openStoreOn connects to the datastore; one in Kubernetes shares the connection of server, if
+// there is one. With WAIT_FOR_DATASTORE=true it waits for one that is not there yet, for
+// Kubernetes unless that is false; a setting that is wrong is an error all the same.
+func openStoreOn(ctx context.Context, p Process, server *kube.Client, log *slog.Logger) (store.Store, error) {
+	waits, err := wait(p)
+	if err != nil {
+		return nil, err
+	}
+	inKube := p.Getenv("DATASTORE_TYPE") == "kubernetes"
 	last := ""
 	for {
-		st, err := datastore.Open(ctx, p.Getenv)
-		absent := errors.As(err, new(*etcd.EndpointError)) && !errors.Is(err, store.ErrRefused)
-		if err == nil || !absent || wait != "true" {
+		st, err := openOnce(ctx, p, server, log)
+		absent := errors.As(err, new(*etcd.EndpointError)) && !errors.Is(err, store.ErrRefused) && waits == "true" ||
+			inKube && kube.Transient(err) && waits != "false"
+		if err == nil || !absent {
 			return st, err
 		}
 		if err.Error() != last {
-			log.Warn("waiting for the datastore", "err", err)
+			log.Warn("waiting for the datastore; what runs keeps its network", "err", kube.Explain(err))
 			last = err.Error()
 		}
 		select {
@@ -125,6 +183,22 @@ func openStore(ctx context.Context, p Process, log *slog.Logger) (store.Store, e
 			return nil, context.Cause(ctx)
 		}
 	}
+}
+
+// openOnce tries once what openStoreOn does.
+func openOnce(ctx context.Context, p Process, server *kube.Client, log *slog.Logger) (store.Store, error) {
+	if server == nil || p.Getenv("DATASTORE_TYPE") != "kubernetes" {
+		return datastore.Open(ctx, p.Getenv)
+	}
+	o, err := datastore.KubeOptions(p.Getenv, log.With("part", "datastore"))
+	if err != nil {
+		return nil, err
+	}
+	s, err := kubestore.OpenOn(ctx, server, o)
+	if err != nil {
+		return nil, err // not s: a nil *kubestore.Store is no nil Store
+	}
+	return s, nil
 }
 
 // agentConfig reads the environment. The error names the variable at fault.
@@ -153,6 +227,10 @@ func agentConfig(p Process, log *slog.Logger) (agent.Config, error) {
 	if err != nil {
 		return agent.Config{}, err
 	}
+	waits, err := wait(p)
+	if err != nil {
+		return agent.Config{}, err
+	}
 	return agent.Config{
 		Settings: settings, Felix: []model.FelixConfig{env, file}, Peering: peer, Backend: networking,
 		Version:      p.Version,
@@ -162,6 +240,7 @@ func agentConfig(p Process, log *slog.Logger) (agent.Config, error) {
 		SecretsDir:   p.Getenv("WEFT_SECRETS_DIR"),
 		NodeNameFile: or(p.Getenv("CALICO_NODENAME_FILE"), defaultNodeNameFile),
 		MTUFile:      filepath.Join(filepath.Dir(or(p.Getenv("CALICO_NODENAME_FILE"), defaultNodeNameFile)), "mtu"),
+		NoWait:       waits == "false",
 		Log:          log,
 	}, nil
 }
@@ -220,6 +299,45 @@ func nodeStatusCommand(p Process) *cobra.Command {
 		}
 		if !s.Ready {
 			return &ExitError{1}
+		}
+		return nil
+	}
+	return cmd
+}
+
+func nodeHealthCommand(p Process) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "health",
+		Short: "Say whether the node agent of this machine is well, as a probe",
+		Long: "Ask the node agent of this machine, over its socket, whether it is ready (the default) or alive.\n" +
+			"What it says is printed; the exit code is 0 for yes and 1 for no.",
+		Example: "  weft node health\n  weft node health --live",
+		Args:    cobra.NoArgs,
+	}
+	live := cmd.Flags().Bool("live", false, "whether it makes progress, or should be restarted")
+	ready := cmd.Flags().Bool("ready", false, "whether it does its work")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		pages := []string{"readiness"}
+		switch {
+		case *live && *ready:
+			pages = []string{"liveness", "readiness"}
+		case *live:
+			pages = []string{"liveness"}
+		}
+		socket := or(p.Getenv("WEFT_STATUS_SOCKET"), defaultStatusSocket)
+		ctx, cancel := context.WithTimeout(cmd.Context(), 10*time.Second)
+		defer cancel()
+		for _, page := range pages {
+			why, ok, err := run.Probe(ctx, socket, page)
+			if err != nil {
+				return fmt.Errorf("node health: no agent answers at %s: %w", socket, cause(err))
+			}
+			if _, err := fmt.Fprintf(p.Stdout, "%s: %s\n", page, why); err != nil {
+				return err
+			}
+			if !ok {
+				return &ExitError{1}
+			}
 		}
 		return nil
 	}

@@ -20,6 +20,9 @@ import (
 // ErrNoNode says that Kubernetes has no node of that name.
 var ErrNoNode = errors.New("no such node in Kubernetes")
 
+// Node is a node as Kubernetes has it.
+type Node = corev1.Node
+
 // Node reads a node. The error wraps ErrNoNode where there is none.
 func (c *Client) Node(ctx context.Context, name string) (*corev1.Node, error) {
 	n, err := c.Clientset.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{})

@@ -34,6 +34,9 @@ type Node struct {
 	// MTU is the smallest of its egress interfaces, bytes, as its agent says (the
 	// annotation MTUAnnotation); 0: not known.
 	MTU int
+
+	// PodCIDRs are the ranges that Kubernetes gave the node for its pods, masked; nil: none.
+	PodCIDRs []netip.Prefix
 }
 
 // NodeLink is an interface of a node.

@@ -38,6 +38,11 @@ func parseNode(o *v3.Node) (Value, error) {
 		}
 		n.Links = append(n.Links, link)
 	}
+	for _, text := range o.Status.PodCIDRs {
+		if p, err := netip.ParsePrefix(text); err == nil { // Kubernetes' field
+			n.PodCIDRs = append(n.PodCIDRs, p.Masked())
+		}
+	}
 	// The node's agent writes it anew where it is none.
 	if mtu, err := strconv.ParseUint(o.Annotations[MTUAnnotation], 10, 16); err == nil {
 		n.MTU = int(mtu)

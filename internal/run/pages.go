@@ -61,17 +61,7 @@ func Pages(ctx context.Context, l net.Listener, health func() Health, pages map[
 
 // Fetch reads a page from a unix socket into out.
 func Fetch(ctx context.Context, socket, page string, out any) error {
-	client := http.Client{Transport: &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", socket)
-		},
-	}}
-	defer client.CloseIdleConnections()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://agent/"+page, http.NoBody)
-	if err != nil {
-		return err
-	}
-	resp, err := client.Do(req)
+	resp, err := get(ctx, socket, page)
 	if err != nil {
 		return err
 	}
@@ -81,4 +71,30 @@ func Fetch(ctx context.Context, socket, page string, out any) error {
 		return errors.New(strings.TrimSpace(string(why)))
 	}
 	return json.NewDecoder(resp.Body).Decode(out)
+}
+
+// Probe asks for the page liveness or readiness on a unix socket: what it says, and whether
+// that is well.
+func Probe(ctx context.Context, socket, page string) (why string, ok bool, err error) {
+	resp, err := get(ctx, socket, page)
+	if err != nil {
+		return "", false, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	text, err := io.ReadAll(io.LimitReader(resp.Body, 4096))
+	return strings.TrimSpace(string(text)), resp.StatusCode == http.StatusOK, err
+}
+
+func get(ctx context.Context, socket, page string) (*http.Response, error) {
+	client := http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", socket)
+		},
+	}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://agent/"+page, http.NoBody)
+	if err != nil {
+		return nil, err
+	}
+	return client.Do(req)
 }

@@ -21,6 +21,9 @@ func Describe(ctx context.Context, st store.Store, s Settings) error {
 	if s.Cluster.Kubeadm {
 		words += ",kubeadm"
 	}
+	if len(split(words)) == 0 {
+		return nil
+	}
 	key := model.Key{Kind: model.KindClusterInformation, Name: "default"}
 	for {
 		old, err := st.Get(ctx, key)

@@ -34,6 +34,7 @@ type Config struct {
 	OldConfName string // a file to remove once the conflist is there; empty: none
 	// Template is a conflist with placeholders such as __CNI_MTU__; empty: weft's own.
 	Template     string
+	node         string            // as its agent calls it
 	values       map[string]string // of placeholders
 	MTU          int               // of pods, in weft's own conflist, bytes; 0: the agent says
 	PodCIDR      bool              // addresses come from the node's range, by host-local
@@ -94,7 +95,7 @@ func ConfigFromEnv(node string, getenv func(string) string, log *slog.Logger) (c
 		}
 		c.Template = string(text)
 	}
-	c.values = values(node, netDir, getenv)
+	c.node, c.values = node, values(node, netDir, getenv)
 	if _, err := c.Conflist(Families{V4: true}); err != nil {
 		return c, true, err
 	}
@@ -169,22 +170,17 @@ func (c Config) Conflist(f Families) ([]byte, error) {
 	return []byte(text), nil
 }
 
-// own is weft's own conflist. A missing bandwidth or portmap plugin is left out: a pod that
-// asks for neither needs none.
+// own is weft's own conflist. A portmap plugin that is nowhere is left out: a pod without host
+// ports needs none. Bandwidth is weft's own job.
 func (c Config) own(f Families) ([]byte, error) {
 	type object = map[string]any
-	weft := object{"type": "weft-cni", "datastore_type": c.values["DATASTORE_TYPE"], "nodename": c.values["KUBERNETES_NODE_NAME"], "ipam": c.ipam(f)}
+	weft := object{"type": "weft-cni", "datastore_type": c.values["DATASTORE_TYPE"], "nodename": c.node, "ipam": c.ipam(f), "capabilities": object{"bandwidth": true}}
 	if c.MTU != 0 {
 		weft["mtu"] = c.MTU
 	}
 	plugins := []object{weft}
-	for _, p := range []object{
-		{"type": "portmap", "snat": true, "capabilities": object{"portMappings": true}},
-		{"type": "bandwidth", "capabilities": object{"bandwidth": true}},
-	} {
-		if c.has(p["type"].(string)) {
-			plugins = append(plugins, p)
-		}
+	if c.has("portmap") {
+		plugins = append(plugins, object{"type": "portmap", "snat": true, "capabilities": object{"portMappings": true}})
 	}
 	text, err := json.MarshalIndent(object{"name": networkName, "cniVersion": "1.0.0", "plugins": plugins}, "", "  ")
 	if err != nil {

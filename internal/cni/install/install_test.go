@@ -86,7 +86,9 @@ func (n *node) installer(environment ...string) *Installer {
 	if err != nil || !wanted {
 		n.t.Fatalf("wanted %t, %v", wanted, err)
 	}
-	return New(c)
+	i := New(c)
+	i.files.unsynced = true
+	return i
 }
 
 // install makes one pass of a new life of the agent.
@@ -117,8 +119,8 @@ func TestInstall(t *testing.T) {
 		}
 	}
 	const want = `{"cniVersion":"1.0.0","name":"k8s-pod-network","plugins":[` +
-		`{"datastore_type":"kubernetes","ipam":{"assign_ipv4":"true","assign_ipv6":"false","type":"weft-ipam"},"nodename":"node-a","type":"weft-cni"},` +
-		`{"capabilities":{"portMappings":true},"snat":true,"type":"portmap"},{"capabilities":{"bandwidth":true},"type":"bandwidth"}]}`
+		`{"capabilities":{"bandwidth":true},"datastore_type":"kubernetes","ipam":{"assign_ipv4":"true","assign_ipv6":"false","type":"weft-ipam"},"nodename":"node-a","type":"weft-cni"},` +
+		`{"capabilities":{"portMappings":true},"snat":true,"type":"portmap"}]}`
 	path := filepath.Join(n.conf, "10-weft.conflist")
 	if got := compact(t, n.get(path)); got != want {
 		t.Errorf("conflist\n%s\nwant\n%s", got, want)
