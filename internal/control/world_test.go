@@ -120,7 +120,8 @@ func (w *world) start() (stop func()) {
 	c := control.Config{
 		Store: w.st, Clientset: w.set, Etcd: true, Env: env, MaxShare: control.Share, Now: w.now,
 		Namespace: "kube-system", Identity: "test", Log: slog.New(slog.NewTextHandler(w, nil)),
-		Lease:      control.Lease{Duration: 15 * time.Second, Renew: 10 * time.Second, Retry: 10 * time.Millisecond},
+		// Nobody loses it because the machine is slow, and whoever takes over has not waited for its end.
+		Lease:      control.Lease{Duration: 3 * testenv.Patience, Renew: 2 * testenv.Patience, Retry: 10 * time.Millisecond},
 		RetryFirst: 20 * time.Millisecond, RetryLast: 100 * time.Millisecond,
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
