@@ -192,18 +192,28 @@ func newMetrics() *metrics {
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
 		leader:   gauge("weft_controllers_leader", "1 if this process leads."),
-		passes: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "weft_controllers_passes_total",
-			Help: "Passes of each controller, by result."}, []string{"controller", "result"}),
-		alarm: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "weft_controllers_alarm",
-			Help: "1 if the controller has stopped because it would remove too much at once."}, []string{"controller"}),
+		passes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "weft_controllers_passes_total",
+			Help: "Passes of each controller, by result.",
+		}, []string{"controller", "result"}),
+		alarm: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "weft_controllers_alarm",
+			Help: "1 if the controller has stopped because it would remove too much at once.",
+		}, []string{"controller"}),
 		blocks: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "ipam_blocks", Help: "Blocks by node."}, []string{"node"}),
-		inUse: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "ipam_allocations_in_use",
-			Help: "Addresses in use by node."}, []string{"node"}),
+		inUse: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "ipam_allocations_in_use",
+			Help: "Addresses in use by node.",
+		}, []string{"node"}),
 		candidates: gauge("ipam_allocations_gc_candidates", "Addresses that look leaked."),
-		reclaimed: prometheus.NewCounter(prometheus.CounterOpts{Name: "ipam_allocations_gc_reclamations",
-			Help: "Leaked addresses that were released."}),
-		removed: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "weft_controllers_removed_total",
-			Help: "Objects that were removed, by kind."}, []string{"kind"}),
+		reclaimed: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "ipam_allocations_gc_reclamations",
+			Help: "Leaked addresses that were released.",
+		}),
+		removed: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "weft_controllers_removed_total",
+			Help: "Objects that were removed, by kind.",
+		}, []string{"kind"}),
 	}
 	m.registry.MustRegister(m.leader, m.passes, m.alarm, m.blocks, m.inUse, m.candidates, m.reclaimed, m.removed)
 	return m

@@ -87,8 +87,11 @@ type Suspect struct {
 	Held   []Held  // all that it holds, in order
 	Pod    PodName // zero: the holder is a node's own (tunnel)
 	Node   string  // that the holder is on; empty: not said
-	// NodeGone says that the node did not exist when the suspect was found.
+	// NodeGone says that the node did not exist when the suspect was found: then it is
+	// one at once.
 	NodeGone bool
+	// Long says that it has been a suspect for the grace period.
+	Long bool
 }
 
 // Idle is a block without addresses that is to be given up, as long as its sequence
@@ -215,17 +218,17 @@ func (s *look) add(all map[string]*holder, b model.Block, ord int, a model.Attri
 // ripe reports whether the holder has been a suspect long enough, and remembers since
 // when each of its addresses is.
 func (s *look) ripe(h *holder) bool {
-	ripe := h.NodeGone || s.Grace > 0 && h.Pod != (PodName{})
+	h.Long = s.Grace > 0 && h.Pod != (PodName{})
 	for _, at := range h.Held {
 		since, ok := s.old.since[at]
 		if !ok {
 			since = s.Now
 		}
 		s.next.since[at] = since
-		ripe = ripe && (h.NodeGone || s.Now.Sub(since) >= s.Grace)
+		h.Long = h.Long && s.Now.Sub(since) >= s.Grace
 	}
 	s.plan.Waiting = s.plan.Waiting || h.NodeGone
-	return ripe
+	return h.Long || h.NodeGone
 }
 
 // idle finds the blocks to give up: empty ones that were so before, at the same

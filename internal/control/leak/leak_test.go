@@ -273,7 +273,8 @@ func TestDead(t *testing.T) {
 		"both gone":          {want: true},
 		"node is there":      {node: true},
 		"pod is there":       {pod: "web=10.0.0.0"},
-		"pod with others":    {pod: "web=10.0.0.3", want: true},
+		"pod with others":    {pod: "web=10.0.0.3"},
+		"pod has ended":      {pod: "web!=10.0.0.3", want: true},
 		"pod without any":    {pod: "web="},
 		"pod of one sandbox": {pod: "web=10.0.0.3,#web"},
 	} {

@@ -56,15 +56,18 @@ type Evidence struct {
 }
 
 // Dead reports whether the suspect's addresses are without owner by what was read just
-// now. What had no grace because its node was gone gets it if the node is there.
+// now. What had no grace because its node was gone gets it if the node is there, or the
+// pod: it may have addresses that the API server has not been told yet.
 func (s Suspect) Dead(e Evidence) bool {
-	if s.NodeGone && e.NodeExists {
+	switch {
+	case s.NodeGone && e.NodeExists:
 		return false
-	}
-	if s.Pod == (PodName{}) {
+	case s.Pod == (PodName{}):
 		return s.NodeGone
+	case e.Pod == nil:
+		return true
 	}
-	return e.Pod == nil || s.dead(*e.Pod)
+	return (s.Long || e.Pod.Ended) && s.dead(*e.Pod)
 }
 
 // dead reports whether p, the pod by the suspect's name, has none of its addresses. A
