@@ -133,7 +133,10 @@ func (e *engine) step(b model.Batch) {
 	}
 	e.alloc.Step(b)
 	e.tunnels.step(b, e.network.graph.Tunnels())
-	if e.view.Step(b) && e.speaker != nil && e.replan == nil {
+	floating := e.filter.edge.FloatingIPs()
+	changed := floating != e.options.FloatingIPs
+	e.options.FloatingIPs = floating
+	if (e.view.Step(b) || changed) && e.speaker != nil && e.replan == nil {
 		e.replan = time.After(replanDelay)
 	}
 	e.notes.step(b)

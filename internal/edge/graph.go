@@ -30,6 +30,8 @@ type Graph struct {
 	dirty   bool   // pools or settings may be others
 	halves  [2]half
 	shapes  map[string]plan.Shape
+	// floating says that the settings have floating addresses.
+	floating bool
 }
 
 // object is a value with the snapshot that last mentioned it.
@@ -168,11 +170,15 @@ func (g *Graph) flush() plan.FilterDelta {
 		}
 	}
 	families := familiesOf(g.options, world)
+	g.floating = families[0].nat.FloatingIPs
 	if shapes := shapesOf(families[0].endpoints); !maps.Equal(shapes, g.shapes) {
 		g.shapes = shapes
 	}
 	return plan.FilterDelta{V4: g.halves[0].become(families[0].table()), V6: g.halves[1].become(families[1].table())}
 }
+
+// FloatingIPs reports whether floating addresses lead to the node's workloads.
+func (g *Graph) FloatingIPs() bool { return g.floating }
 
 // Shapes are the bandwidths that the node's workloads are limited to, by link. The map is
 // never changed.

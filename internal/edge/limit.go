@@ -87,6 +87,7 @@ func rateOf(b model.Bandwidth) plan.Rate {
 func (f *family) limits(t plan.Table) {
 	from := limiter{dispatch: plan.Dispatch{Classes: limitFromLinks, Chains: limitFromChains}, prefix: limitFrom, way: "egress"}
 	to := limiter{dispatch: plan.Dispatch{Out: true, Classes: limitToLinks, Chains: limitToChains}, prefix: limitTo, way: "ingress"}
+	from.v6, to.v6 = f.v6, f.v6
 	for _, e := range f.endpoints {
 		from.add(t, e, e.QoS.Egress)
 		to.add(t, e, e.QoS.Ingress)
@@ -98,6 +99,7 @@ func (f *family) limits(t plan.Table) {
 // limiter makes the limits of one direction.
 type limiter struct {
 	dispatch        plan.Dispatch
+	v6              bool
 	prefix          string // of the chains of links
 	way             string // egress or ingress
 	classes, chains plan.SetChange
@@ -125,6 +127,12 @@ func (l *limiter) rules(e model.Endpoint, limits model.Limits) []plan.Rule {
 		burst := limits.PacketBurst
 		if burst == 0 {
 			burst = model.DefaultPacketBurst
+		}
+		if l.v6 {
+			// Without neighbour discovery (RFC 4861) no address works at all.
+			rules = append(rules, plan.Rule{
+				Match: []plan.Match{{Kind: plan.MatchICMPType, Low: 133, High: 137}}, Verdict: plan.Accept, Comment: "neighbour discovery",
+			})
 		}
 		rules = append(rules, plan.Rule{
 			Match: []plan.Match{{Kind: plan.MatchOverRate, Rate: n, Burst: burst}},

@@ -53,6 +53,9 @@ type Options struct {
 	// Secrets are the passwords that could be found. A session whose password
 	// is not among them is not made.
 	Secrets map[model.SecretRef]string
+	// FloatingIPs says that those of the node's workloads lead to them: they are announced,
+	// too.
+	FloatingIPs bool
 }
 
 // Plan returns what node's speaker must be in a world: its configuration, the
@@ -142,6 +145,11 @@ func newBuilder(node string, w model.World, opt Options) *builder {
 		case model.Endpoint:
 			if concerns(node, v) {
 				b.addrs = append(b.addrs, v.Addrs...)
+				for _, f := range v.FloatingIPs {
+					if opt.FloatingIPs {
+						b.addrs = append(b.addrs, f.External)
+					}
+				}
 			}
 		}
 	}

@@ -19,7 +19,7 @@ import (
 // world reads objects separated by ";":
 //
 //	node NAME ADDR/LEN… [as=N] [rr=ID] [LABEL=VALUE…]    pool CIDR [noexport]
-//	block CIDR OWNER      ep NAME NODE ADDR[+ADDR]       bgp NAME [mesh=off as=N port=N bind=node password=S restart=D]
+//	block CIDR OWNER      ep NAME NODE ADDR[+ADDR] [FLOATING]    bgp NAME [mesh=off as=N port=N bind=node password=S restart=D]
 //	peer NAME [node=N | nodes=SELECTOR] [ip=ADDR[:PORT] | peers=SELECTOR] [as=N localas=N
 //	          password=S keep self nosource manual filter=F via=ADDR keepalive=D restart=D ttl=N allow=N]
 func world(t testing.TB, text string) model.World {
@@ -39,6 +39,9 @@ func world(t testing.TB, text string) model.World {
 			e := model.Endpoint{Name: f[1], Node: f[2], Link: "cali" + f[1]}
 			for a := range strings.SplitSeq(f[3], "+") {
 				e.Addrs = append(e.Addrs, netip.MustParseAddr(a))
+			}
+			if len(f) > 4 {
+				e.FloatingIPs = []model.FloatingIP{{External: netip.MustParseAddr(f[4]), Internal: e.Addrs[0]}}
 			}
 			v = e
 		case "bgp":
@@ -347,6 +350,21 @@ func TestNetworks(t *testing.T) {
 	}
 }
 
+func TestFloatingAddressesAreAnnounced(t *testing.T) {
+	t.Parallel()
+	w := world(t, "node a 10.0.0.1/24; pool 10.65.0.0/16; block 10.65.1.0/26 a; ep web a 10.65.1.7 10.65.9.9; ep app a 10.65.1.8 192.0.2.9; ep far b 10.65.2.1 10.65.9.8")
+	for on, want := range map[bool]string{false: "10.65.1.0/26", true: "10.65.1.0/26 10.65.9.9/32"} {
+		cfg, _, _ := Plan("a", w, Options{FloatingIPs: on})
+		var got []string
+		for _, n := range cfg.Networks {
+			got = append(got, n.Prefix.String())
+		}
+		if s := strings.Join(got, " "); s != want {
+			t.Errorf("floating addresses %t: got %q, want %q", on, s, want)
+		}
+	}
+}
+
 // Learned routes obey the same rule as our own, by the policy of every peer.
 func TestExport(t *testing.T) {
 	cfg, _, _ := Plan("a", world(t, "node a 10.0.0.1/24; node b 10.0.0.2/24; peer tor ip=10.0.0.254 as=65000; "+
@@ -465,7 +483,7 @@ func FuzzView(f *testing.F) {
 		"node b 10.0.0.1/24", "node c 10.0.0.3/24 fd00::3/64 rr=1.0.0.1 as=7", "node c fd00::3/64", "bgp default mesh=off as=9",
 		"bgp default port=1790 password=tor", "bgp default password=nowhere", "bgp node.b port=1791", "bgp node.a bind=node",
 		"pool 10.65.0.0/16", "pool 10.65.0.0/16 noexport", "pool 10.65.1.0/24", "pool fd65::/48", "block 10.65.1.0/26 a",
-		"block 10.65.1.0/26 b", "block fd65::/122 a", "ep web a 10.65.1.7", "ep web b 10.65.1.7", "ep app a 10.65.2.7+fd65::7",
+		"block 10.65.1.0/26 b", "block fd65::/122 a", "ep web a 10.65.1.7", "ep web b 10.65.1.7", "ep app a 10.65.2.7+fd65::7", "ep app a 10.65.2.7 10.65.9.9",
 		"peer p ip=10.0.0.254 as=65000", "peer p node=a ip=10.0.0.2 as=65000", "peer p peers=has(rack)", "peer q nodes=has(rack) peers=all() localas=7",
 		"peer q ip=10.0.0.3 localas=7 via=10.0.0.9", "peer q ip=fd00::3 password=tor", "peer p as=1", "peer q ip=10.0.0.254 keepalive=99999s",
 		"peer p ip=224.0.0.1 as=1", "peer q ip=0.0.0.0 as=1", "peer r nodes=all() peers=all() manual ttl=1",

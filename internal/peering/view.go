@@ -90,7 +90,7 @@ func (v *View) put(o model.Value) bool {
 	case model.Block:
 		o = model.Block{CIDR: t.CIDR, Owner: t.Owner}
 	case model.Endpoint:
-		o = model.Endpoint{Namespace: t.Namespace, Name: t.Name, Node: t.Node, Link: t.Link, Addrs: t.Addrs}
+		o = model.Endpoint{Namespace: t.Namespace, Name: t.Name, Node: t.Node, Link: t.Link, Addrs: t.Addrs, FloatingIPs: t.FloatingIPs}
 	}
 	if old, had := v.world[k]; had && reflect.DeepEqual(old, o) {
 		return false
