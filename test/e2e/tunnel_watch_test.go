@@ -20,13 +20,14 @@ type interval struct {
 	Outage     time.Duration // longest time from a request that was lost to the next that was not
 }
 
-// pace is how often a watch sends, and how late an answer may come. Where machines are
-// emulated they have to do with less.
-func pace() (every, latest time.Duration) {
+// pace is how often a watch sends, how much later the request was sent whose answer says
+// that no other will come, and how long that is waited for. Where machines are emulated
+// they have to do with less.
+func pace() (every, behind, latest time.Duration) {
 	if testenv.InVM() {
-		return 50 * time.Millisecond, 5 * time.Second
+		return 50 * time.Millisecond, 2 * time.Second, 5 * time.Second
 	}
-	return trainEvery, 500 * time.Millisecond
+	return trainEvery, 300 * time.Millisecond, 3 * time.Second
 }
 
 // watch sends echo requests all the time. For each line that it reads it tells, after
@@ -37,12 +38,12 @@ func watch(to netip.Addr, in io.Reader, out io.Writer) error {
 		return err
 	}
 	var mu sync.Mutex
-	answered := map[int]bool{}
+	answered, newest := map[int]bool{}, 0
 	go func() {
 		for {
 			if n, ok := echoReply(fd, to.Is6()); ok {
 				mu.Lock()
-				answered[n] = true
+				answered[n], newest = true, max(newest, n)
 				mu.Unlock()
 			}
 		}
@@ -55,7 +56,7 @@ func watch(to netip.Addr, in io.Reader, out io.Writer) error {
 		close(marks)
 	}()
 	var sent []time.Time
-	every, latest := pace()
+	every, behind, latest := pace()
 	first, last := 0, -1 // of the interval that is to be told; -1: none is
 	for tick := time.NewTicker(every); ; {
 		select {
@@ -69,7 +70,7 @@ func watch(to netip.Addr, in io.Reader, out io.Writer) error {
 			sent = append(sent, now)
 		}
 		mu.Lock()
-		told := last >= 0 && (all(answered, first, last) || time.Since(sent[last-1]) > latest)
+		told := last >= 0 && (all(answered, first, last) || newest >= last+int(behind/every) || time.Since(sent[last-1]) > latest)
 		if told {
 			err = json.NewEncoder(out).Encode(intervalOf(sent, answered, first, last))
 			first, last = last, -1
