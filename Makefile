@@ -69,21 +69,23 @@ clean: ## remove what was built
 # may be given, and with SET settings of the chart: SET="ipv4pool.cidr=10.244.0.0/16 mtu=1400".
 IMAGE       ?= localhost/weft
 IMAGE_ARCHS ?= amd64 arm64
+IMAGE_TAR   ?= bin/weft-image.tar
+IMAGE_BIN   ?= bin/image
 PLUGINS     := $(addprefix github.com/containernetworking/plugins/plugins/, \
 	meta/portmap meta/bandwidth main/loopback ipam/host-local)
 
 image: ## write bin/weft-image.tar: an OCI archive with all that a node needs
 	@for arch in $(IMAGE_ARCHS); do \
-		CGO_ENABLED=0 GOOS=linux GOARCH=$$arch $(GO) build $(GOFLAGS_BUILD) -o bin/image/$$arch/ \
+		CGO_ENABLED=0 GOOS=linux GOARCH=$$arch $(GO) build $(GOFLAGS_BUILD) -o $(IMAGE_BIN)/$$arch/ \
 			./cmd/weft ./cmd/weft-cni $(PLUGINS) || exit; \
 	done
-	@$(GO) run ./build/image -o bin/weft-image.tar -name $(IMAGE):$(VERSION) -name $(IMAGE):latest \
+	@$(GO) run ./build/image -o $(IMAGE_TAR) -name $(IMAGE):$(VERSION) -name $(IMAGE):latest \
 		-label org.opencontainers.image.title=weft -label org.opencontainers.image.version=$(VERSION) \
 		-label org.opencontainers.image.source=https://github.com/weft-net/weft \
 		-label org.opencontainers.image.licenses=Apache-2.0 \
 		-time $$(git log -1 --format=%ct 2>/dev/null || echo 0) -entrypoint /usr/bin/weft $(addprefix -arch ,$(IMAGE_ARCHS)) \
-		bin/image/{arch}/weft=/usr/bin/weft \
-		$(foreach plugin,weft-cni $(notdir $(PLUGINS)),bin/image/{arch}/$(plugin)=/opt/cni/bin/$(plugin))
+		$(IMAGE_BIN)/{arch}/weft=/usr/bin/weft \
+		$(foreach plugin,weft-cni $(notdir $(PLUGINS)),$(IMAGE_BIN)/{arch}/$(plugin)=/opt/cni/bin/$(plugin))
 
 manifests: crds ## render the chart: into deploy/*.yaml, and into bin/*.yaml for IMAGE, VERSION and SET
 	@$(GO) -C build/manifests run .
