@@ -19,6 +19,7 @@ const (
 	MaxFilterRules   = 1000 // of each direction and family
 	MaxCommunityName = 255  // characters
 	MaxTemplates     = 100  // of host endpoints
+	MaxPattern       = 1024 // characters of a template's pattern of interfaces
 	MaxStagedEntries = 500  // ports, and peers, of a rule of a StagedKubernetesNetworkPolicy
 )
 

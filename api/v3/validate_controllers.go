@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"unicode/utf8"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
@@ -61,7 +62,9 @@ func (c *checker) autoHostEndpoint(field string, h *AutoHostEndpointConfig) {
 			c.fail(f+".generateName", t.GenerateName, "must be a part of a name: lower-case letters, digits, inner dashes and dots")
 		}
 		c.prefixes(f+".interfaceCIDRs", t.InterfaceCIDRs)
-		if _, err := regexp.Compile(t.InterfacePattern); err != nil {
+		if utf8.RuneCountInString(t.InterfacePattern) > MaxPattern {
+			c.fail(f+".interfacePattern", t.InterfacePattern, fmt.Sprintf("must have at most %d characters", MaxPattern))
+		} else if _, err := regexp.Compile(t.InterfacePattern); err != nil {
 			c.fail(f+".interfacePattern", t.InterfacePattern, "must be a regular expression of Go: "+err.Error())
 		}
 		c.labels(f+".labels", t.Labels)

@@ -183,6 +183,6 @@ func (c *checker) felixTexts(s *FelixConfigurationSpec) {
 }
 
 func isHost(s string) bool {
-	_, err := netip.ParseAddr(s)
-	return err == nil || isDNSSubdomain(strings.ToLower(s))
+	a, err := netip.ParseAddr(s)
+	return err == nil && isPlain(a) || isDNSSubdomain(strings.ToLower(s))
 }

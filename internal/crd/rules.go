@@ -180,7 +180,7 @@ func autoHostEndpoint(s *Schema) {
 	t := s.at("templates", "[]")
 	optionalName(t.at("generateName"))
 	prefix(t.at("interfaceCIDRs", "[]"))
-	t.at("interfacePattern").most(1024)
+	t.at("interfacePattern").most(v3.MaxPattern)
 	regex(t.at("interfacePattern"))
 	t.at("labels").AdditionalProperties.Pattern = whole(labelValue)
 	sel(t.at("nodeSelector"))
