@@ -20,10 +20,10 @@ ROOT := $(if $(filter 0,$(shell id -u)),,unshare --user --map-root-user --net --
 	sh -c 'ip link set lo up && exec "$$@"' sh)
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo demo-setup test race cross lint bench setup vm clean image manifests crds
+.PHONY: help build demo demo-setup k8s-setup test test-k8s race cross lint bench setup vm clean image manifests crds
 
 help: ## print this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 build: ## compile bin/weft and bin/weft-cni: static, no C
 	@CGO_ENABLED=0 $(GO) build $(GOFLAGS_BUILD) -o bin/ ./cmd/weft ./cmd/weft-cni
@@ -33,6 +33,9 @@ demo: demo-setup build ## three nodes and six pods on this machine: their routes
 
 test: setup vm build cross race ## all tests; root is not needed
 	@$(ROOT) $(GO) test -timeout 40m ./...
+
+test-k8s: k8s-setup ## a real Kubernetes cluster of three nodes, and all suites on it; needs root, `test/k8s/run help` tells more
+	@test/k8s/run
 
 race: setup ## the concurrent packages under the race detector
 	@$(if $(RACE),$(ROOT) env CGO_ENABLED=1 $(GO) test -race -short -timeout 20m $(addprefix ./,$(RACE)))
@@ -55,6 +58,9 @@ bench: setup build ## the benchmarks behind docs/performance.md
 setup: ## install the packages of build/debian-packages.txt that are missing, and fetch modules
 	@build/setup
 	@$(GO) mod download # now: tests may run where there is no network
+
+k8s-setup: # all packages
+	@build/setup k8s
 
 demo-setup: # only the packages that a demo needs
 	@build/setup demo
