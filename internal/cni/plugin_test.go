@@ -26,6 +26,7 @@ var programs = sync.OnceValue(func() error {
 		"calico":     "github.com/weft-net/weft/cmd/weft-cni",
 		"cnitool":    "github.com/containernetworking/cni/cnitool",
 		"host-local": "github.com/containernetworking/plugins/plugins/ipam/host-local",
+		"portmap":    "github.com/containernetworking/plugins/plugins/meta/portmap",
 	} {
 		cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", filepath.Join(programDir, name), pkg)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
