@@ -47,8 +47,8 @@ func readCases(t *testing.T) []validationCase {
 	return all
 }
 
-// applyAll applies documents in order, in namespaces that are there, and returns the
-// first refusal and how to undo it all.
+// applyAll applies documents in order, in namespaces that it makes, up to the first
+// refusal. They are deleted when the test ends.
 func (s server) applyAll(t *testing.T, files ...string) error {
 	t.Helper()
 	for _, file := range files {

@@ -5,8 +5,12 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
+	"strings"
 	"testing"
+
+	v3 "github.com/weft-net/weft/api/v3"
 )
 
 // The files in the tree are what the generator makes, and there are no others.
@@ -30,19 +34,23 @@ func TestFilesAreFresh(t *testing.T) {
 	}
 }
 
-// Each field of a spec is explained: kubectl explain has nothing else to say.
-func TestFieldsAreDescribed(t *testing.T) {
+// kubectl explain says what the comments say, with the names of JSON.
+func TestDescriptions(t *testing.T) {
 	t.Parallel()
 	docs, err := ReadComments(os.DirFS("../../api/v3"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for key, text := range map[string]string{
-		"IPPool":          "IPPool is a range of addresses that workloads, tunnels and load balancers are\ngiven addresses from.\n",
-		"IPPoolSpec.CIDR": "CIDR is the range, masked, IPv4 or IPv6. It cannot change.\n",
+	for field, want := range map[string]string{
+		"CIDR":     "cidr is the range, masked, IPv4 or IPv6. It cannot change.",
+		"IPIPMode": "ipipMode says the same for IP in IP, IPv4 only. Default Never. At most one of the two modes is other than Never.",
 	} {
-		if docs[key] != text {
-			t.Errorf("comment of %s: %q, want %q", key, docs[key], text)
+		f, _ := reflect.TypeFor[v3.IPPoolSpec]().FieldByName(field)
+		if got := docs.field(reflect.TypeFor[v3.IPPoolSpec](), field, strings.TrimSuffix(f.Tag.Get("json"), ",omitempty")); got != want {
+			t.Errorf("%s: %q, want %q", field, got, want)
 		}
+	}
+	if got := line(docs["DSCP"] + docs["BGPFilter"]); strings.ContainsAny(got, "[]\n") {
+		t.Errorf("links are marked: %s", got)
 	}
 }

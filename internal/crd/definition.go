@@ -161,9 +161,8 @@ func loosen(s *Schema) {
 	}
 }
 
-// Write makes both sets of definitions in their places below root, the top of the
-// module, and returns the names of the files that were not as they should be. With
-// check it changes nothing.
+// Files makes both sets of definitions, by the names of their files below root, which is
+// the top of the module. Of root only the sources of api/v3 are read.
 func Files(root fs.FS) (map[string][]byte, error) {
 	sources, err := fs.Sub(root, "api/v3")
 	if err != nil {
