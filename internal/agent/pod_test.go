@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -19,6 +20,7 @@ import (
 
 // cluster is an orchestrator with the pods of the namespace shop.
 type cluster struct {
+	mu   sync.Mutex // of pods
 	pods   map[string]kube.Pod
 	ranges []netip.Prefix
 	err    error
@@ -26,6 +28,8 @@ type cluster struct {
 }
 
 func (c *cluster) Pod(_ context.Context, namespace, name string) (kube.Pod, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	p, ok := c.pods[name]
 	switch {
 	case c.err != nil:
@@ -34,6 +38,13 @@ func (c *cluster) Pod(_ context.Context, namespace, name string) (kube.Pod, erro
 		return kube.Pod{}, fmt.Errorf("kube: get pod %s/%s: %w", namespace, name, kube.ErrGone)
 	}
 	return p, nil
+}
+
+// change changes the pods while the agent runs.
+func (c *cluster) change(f func(pods map[string]kube.Pod)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	f(c.pods)
 }
 
 func (c *cluster) PodCIDRs(context.Context, string) ([]netip.Prefix, error) {
