@@ -33,6 +33,7 @@ demo: demo-setup build ## three nodes and six pods on this machine: their routes
 
 test: setup vm build cross race ## all tests; root is not needed
 	@$(ROOT) $(GO) test -timeout 40m ./...
+	@$(GO) -C build/manifests test -count=1 ./... # a module of its own; what it reads is not in it, so no cached result
 
 test-k8s: k8s-setup ## a real Kubernetes cluster of three nodes, and all suites on it; needs root, `test/k8s/run help` tells more
 	@test/k8s/run
@@ -58,6 +59,7 @@ bench: setup build ## the benchmarks behind docs/performance.md
 setup: ## install the packages of build/debian-packages.txt that are missing, and fetch modules
 	@build/setup
 	@$(GO) mod download # now: tests may run where there is no network
+	@$(GO) -C build/manifests mod download
 
 k8s-setup: # all packages
 	@build/setup k8s
