@@ -20,7 +20,7 @@ import (
 
 // cluster is an orchestrator with the pods of the namespace shop.
 type cluster struct {
-	mu   sync.Mutex // of pods
+	mu     sync.Mutex // of pods
 	pods   map[string]kube.Pod
 	ranges []netip.Prefix
 	err    error
