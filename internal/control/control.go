@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 
 	v3 "github.com/weft-net/weft/api/v3"
 	"github.com/weft-net/weft/internal/allocator"
@@ -23,6 +24,9 @@ import (
 type Config struct {
 	Store     store.Store
 	Clientset kubernetes.Interface
+	// Raw sends requests about objects that Clientset has no types for; nil: none are
+	// sent, and finalizers stay.
+	Raw rest.Interface
 	// Etcd says that the datastore is etcd, into which things are copied; else it is
 	// Kubernetes itself.
 	Etcd bool
@@ -251,6 +255,10 @@ func (t *term) run(ctx context.Context) {
 			continue
 		}
 		chosen, names = append(chosen, c), append(names, name)
+	}
+	if !t.Etcd {
+		c := t.conditions()
+		chosen, names = append(chosen, c), append(names, c.name)
 	}
 	t.board.expect(names)
 	for _, c := range chosen {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -254,7 +255,11 @@ func TestK8sManifest(t *testing.T) {
 	w.now = clock.now
 	w.env["RECONCILER_PERIOD"] = "200ms"
 	stored := open(account)
-	w.tune = func(config *control.Config) { config.Etcd, config.Store = false, stored }
+	w.tune = func(config *control.Config) {
+		config.Etcd, config.Store, config.Raw = false, stored, w.set.CoreV1().RESTClient()
+	}
+	kubectl("apply", "-f", "testdata/takeover.yaml")
+	kubectl("delete", "--wait=false", "tiers.projectcalico.org/left", "ippools.projectcalico.org/left", "tiers.projectcalico.org/used")
 	w.start()
 	w.until("host endpoints", func() bool {
 		return slices.Equal(w.names(model.KindHostEndpoint), []string{"node-1-auto-hep", "node-2-auto-hep"})
@@ -269,7 +274,21 @@ func TestK8sManifest(t *testing.T) {
 	})
 	looked := w.passes("node")
 	w.until("first looks", func() bool { return w.passes("node") > looked+1 })
-	clock.add(20 * 60 * 1e9)
+	w.until("what only finalizers of Calico held", func() bool {
+		return !w.has(model.KindTier, "", "left") && !w.has(model.KindIPPool, "", "left")
+	})
+	if !w.has(model.KindTier, "", "used") {
+		t.Error("let a tier go that has a policy")
+	}
+	w.until("condition of a pool", func() bool {
+		o, err := w.st.Get(t.Context(), model.Key{Kind: model.KindIPPool, Name: "pool-a"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := o.Object.(*v3.IPPool)
+		return p.Status != nil && len(p.Status.Conditions) == 1 && p.Status.Conditions[0].Reason == "OK"
+	})
+	clock.add(20 * time.Minute)
 	w.until("release of the leaked address", func() bool { return len(w.held("net.leaked")) == 0 })
 	if got := w.held("net.web"); len(got) != 4 {
 		t.Errorf("addresses of pods: %v", got)
@@ -287,7 +306,7 @@ func TestK8sManifest(t *testing.T) {
 	if got := w.held("net.web-1"); len(got) != 2 {
 		t.Errorf("addresses of the pod on the other node: %v", got)
 	}
-	for _, name := range []string{"node", "loadbalancer"} {
+	for _, name := range []string{"node", "loadbalancer", "conditions"} {
 		w.until(name, func() bool { return w.state(name).Working && len(w.state(name).Notes) == 0 })
 	}
 }
@@ -308,7 +327,7 @@ func TestK8sOutage(t *testing.T) {
 	w.env["ENABLED_CONTROLLERS"] = "node,namespace"
 	w.tune = func(c *control.Config) {
 		c.Namespace = "d"
-		c.Lease = control.Lease{Duration: 6e9, Renew: 4e9, Retry: 5e8}
+		c.Lease = control.Lease{Duration: 6 * time.Second, Renew: 4 * time.Second, Retry: 500 * time.Millisecond}
 	}
 	w.start()
 	w.until("work", func() bool { return w.has(model.KindProfile, "", "kns.d") && w.state("node").Working })

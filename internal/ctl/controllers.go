@@ -65,7 +65,7 @@ func controllers(ctx context.Context, p Process) error {
 	if err != nil {
 		return fmt.Errorf("controllers: %w", err)
 	}
-	c.Clientset, c.Log, c.Level = client.Clientset, log, &level
+	c.Clientset, c.Raw, c.Log, c.Level = client.Clientset, client.Clientset.CoreV1().RESTClient(), log, &level
 	st, err := openStore(ctx, p, log)
 	if ctx.Err() != nil {
 		return nil // told to end while waiting

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	v3 "github.com/weft-net/weft/api/v3"
 	"github.com/weft-net/weft/internal/control/want"
 	"github.com/weft-net/weft/internal/model"
@@ -282,5 +284,34 @@ func TestSuits(t *testing.T) {
 		if got := want.Suits(have, r, pools); got != tt.want {
 			t.Errorf("%s: got %v", name, got)
 		}
+	}
+}
+
+func TestConditions(t *testing.T) {
+	t.Parallel()
+	pools := []model.Pool{
+		{Name: "a", CIDR: netip.MustParsePrefix("10.0.0.0/24"), Created: noon()},
+		{Name: "b", CIDR: netip.MustParsePrefix("10.0.0.0/25"), Created: noon().Add(time.Hour)},
+		{Name: "c", CIDR: netip.MustParsePrefix("10.1.0.0/24"), Disabled: true},
+		{Name: "d", CIDR: netip.MustParsePrefix("10.2.0.0/24"), Terminating: true},
+	}
+	var got []string
+	for _, p := range pools {
+		c := want.PoolCondition(p, pools)
+		got = append(got, string(c.Status)+" "+c.Reason)
+	}
+	if got, want := strings.Join(got, ", "), "True OK, False CIDROverlap, False PoolDisabled, False Terminating"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	first, changed := want.WithCondition(nil, want.TierCondition(false, 0), metav1.NewTime(noon()))
+	if !changed || first[0].LastTransitionTime.Time != noon() {
+		t.Errorf("first: %v, %v", first, changed)
+	}
+	if _, changed := want.WithCondition(first, want.TierCondition(false, 3), metav1.NewTime(noon().Add(time.Hour))); changed {
+		t.Error("the same is written again")
+	}
+	last, changed := want.WithCondition(first, want.TierCondition(true, 3), metav1.NewTime(noon().Add(time.Hour)))
+	if !changed || len(last) != 1 || last[0].Reason != "Terminating" || last[0].LastTransitionTime.Time != noon().Add(time.Hour) || first[0].Reason != "OK" {
+		t.Errorf("last: %v, %v, first %v", last, changed, first)
 	}
 }
