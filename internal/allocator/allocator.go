@@ -16,6 +16,10 @@
 // it was decided on, and no answer is given from memory alone. A request that
 // would fail is decided again on a fresh reading first.
 //
+// Where the datastore has no transactions (Kubernetes), a commit may be carried out in
+// part. What was is taken in, and the rest decided anew on top of it; what a request has
+// got that is refused in the end is released before it is answered.
+//
 // A request is either not begun or answered: once the loop has taken it, the
 // end of its context does not abandon it. When the datastore's answer is lost
 // the error says so; asking again with the same handle gives the same addresses
@@ -32,6 +36,7 @@ package allocator
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"sync"
 	"time"
@@ -231,7 +236,14 @@ type call struct {
 	extra   func([]ipam.Assigned) ([]store.Op, error)
 	lenient bool // deleting in extra what does not exist is no error
 
-	gone map[model.Key]bool // what extra need not delete
+	gone map[model.Key]bool         // what extra need not delete
+	done map[model.Key]store.Object // what was carried out of extra by commits that failed
+	// had: before anything was written for it, its handle had addresses, as far as is
+	// known: not all that it has is of this call. wrote: its handle was written.
+	had, wrote bool
+
+	failed *call // this one takes back what that one has got in part; then that is answered
+	why    error // why it failed
 
 	answered chan struct{}
 	addrs    []ipam.Assigned
@@ -240,7 +252,23 @@ type call struct {
 	err      error
 }
 
+// finished records that an operation of extra is carried out.
+func (c *call) finished(key model.Key, o store.Object) {
+	if c.done == nil {
+		c.done = map[model.Key]store.Object{}
+	}
+	c.done[key] = o
+}
+
+// answer ends the call.
 func (c *call) answer(err error) {
-	c.err = err
-	close(c.answered)
+	if c.failed == nil {
+		c.err = err
+		close(c.answered)
+		return
+	}
+	if err != nil {
+		c.why = fmt.Errorf("%w: %w, and what it has got is not released: %w", ErrUnknownOutcome, c.why, err)
+	}
+	c.failed.answer(c.why)
 }

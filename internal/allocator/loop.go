@@ -26,6 +26,7 @@ type round struct {
 	*loop
 	calls []*call
 	late  []*call // no room for them
+	undo  []*call // releases of what calls that failed have got in part
 	fresh bool    // settings, blocks and affinities were read in this round
 	told  model.World
 }
@@ -44,11 +45,11 @@ func (l *loop) round(ctx context.Context, s *settings, calls []*call) []*call {
 		for _, c := range r.calls {
 			c.answer(err)
 		}
-		l.known.forget() // what was written is not known
-		return r.late
+		l.known.forget()                 // what was written is not known
+		return append(r.undo, r.late...) // the same handle may be asked for again
 	}
 	l.known.shrink(l.owner())
-	return r.late
+	return append(r.undo, r.late...) // the same handle may be asked for again
 }
 
 // run decides and writes until all calls are answered or late. On an error those
@@ -75,6 +76,9 @@ func (r *round) run(ctx context.Context, s *settings) error {
 			return nil
 		}
 		last = err
+		if err := r.note(p, ops, keys, written); err != nil {
+			return err
+		}
 		if err := r.repair(ctx, p, len(ops), err); err != nil {
 			return err
 		}
@@ -212,40 +216,90 @@ func (r *round) read(ctx context.Context, key model.Key) error {
 	return r.known.read(ctx, r.store, key)
 }
 
-// fail answers c with an error.
+// fail answers c with an error. What it has got in this round already, where the datastore
+// has no transactions, is released first.
 func (r *round) fail(c *call, err error) {
 	r.calls = slices.DeleteFunc(r.calls, func(other *call) bool { return other == c })
-	c.answer(err)
+	switch {
+	case len(c.done) > 0:
+		// What it asked for besides has its addresses: both stay, or both go.
+		c.answer(fmt.Errorf("%w: %w", ErrUnknownOutcome, err))
+	case c.wrote && !c.had:
+		r.undo = append(r.undo, &call{
+			decide: func(v *ipam.View) (ipam.Change, error) { return v.Release(c.handle) },
+			failed: c, why: err,
+		})
+	default:
+		c.answer(err)
+	}
+}
+
+// note takes in what was carried out of a commit that failed, where the datastore has no
+// transactions. What is decided anew then finds it, and goes on from there.
+func (r *round) note(p *plan, ops []store.Op, keys []model.Key, written []store.Object) error {
+	for i, o := range written {
+		switch {
+		case o.Object == nil:
+		case i >= len(keys):
+			key, err := model.KeyOf(ops[i].Object.Object)
+			if err != nil {
+				return err
+			}
+			if c, _ := p.extraOf(key); c != nil {
+				c.finished(key, o)
+			}
+		case ops[i].Verb == store.Delete:
+			r.known.lose(keys[i])
+		default:
+			if c := p.callOf(keys[i]); c != nil {
+				c.wrote = true
+			}
+			if err := r.known.learn(keys[i], o); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // repair deals with a commit of n operations that did not succeed: a call at
 // fault fails alone, an object that others changed is read. The error is one
 // that ends the round.
 func (r *round) repair(ctx context.Context, p *plan, n int, err error) error {
-	refused := errors.Is(err, store.ErrExists) || errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrConflict)
-	var at *store.Error
+	about := storeErrors(err)
 	// An error that names one operation of several was found before anything
 	// was sent; otherwise, unless the datastore refused, its answer was lost.
-	if !errors.As(err, &at) || !refused && n == 1 {
+	if len(about) == 0 || !store.IsAnswer(err) && n == 1 {
 		return fmt.Errorf("%w: %w", ErrUnknownOutcome, err)
 	}
+	for _, at := range about {
+		if err := r.repairOne(ctx, p, at); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// repairOne deals with one operation that was not carried out.
+func (r *round) repairOne(ctx context.Context, p *plan, at *store.Error) error {
+	changed := errors.Is(at, store.ErrExists) || errors.Is(at, store.ErrNotFound) || errors.Is(at, store.ErrConflict)
 	if c, op := p.extraOf(at.Key); c != nil {
-		if c.lenient && op.Verb == store.Delete && errors.Is(err, store.ErrNotFound) {
+		if c.lenient && op.Verb == store.Delete && errors.Is(at, store.ErrNotFound) {
 			if c.gone == nil {
 				c.gone = map[model.Key]bool{}
 			}
 			c.gone[at.Key] = true
 			return nil
 		}
-		r.fail(c, err)
+		r.fail(c, at)
 		return nil
 	}
-	if refused {
+	if changed {
 		return r.read(ctx, at.Key)
 	}
 	if c := p.callOf(at.Key); c != nil {
-		r.fail(c, err) // its handle can't be a key
+		r.fail(c, at) // its handle can't be a key
 		return nil
 	}
-	return err
+	return at
 }

@@ -31,6 +31,7 @@ type planned struct {
 	change ipam.Change
 	extra  []store.Op
 	keys   []model.Key // of extra
+	all    []model.Key // of extra and, in their places, of what is done of it
 }
 
 func newPlan(k *known) *plan {
@@ -48,21 +49,27 @@ func (p *plan) decide(c *call) error {
 		return err
 	}
 	in := planned{call: c, change: change}
+	if !c.wrote {
+		c.had = len(p.view.Handles[c.handle].Blocks) > 0
+	}
+	var extra []store.Op
 	if c.extra != nil {
-		if in.extra, err = c.extra(change.Addrs); err != nil {
+		if extra, err = c.extra(change.Addrs); err != nil {
 			return err
 		}
 	}
-	in.extra = slices.DeleteFunc(slices.Clone(in.extra), func(op store.Op) bool {
-		key, _ := model.KeyOf(op.Object.Object)
-		return c.gone[key]
-	})
-	for _, op := range in.extra {
+	for _, op := range extra {
 		key, err := model.KeyOf(op.Object.Object)
 		if err != nil {
 			return fmt.Errorf("allocator: extra operation: %w", err)
 		}
-		in.keys = append(in.keys, key)
+		if c.gone[key] {
+			continue
+		}
+		in.all = append(in.all, key)
+		if _, ok := c.done[key]; !ok {
+			in.extra, in.keys = append(in.extra, op), append(in.keys, key)
+		}
 	}
 	if !p.fits(in) {
 		return errNoRoom
@@ -169,7 +176,14 @@ func (p *plan) settle(ops []store.Op, keys []model.Key, written []store.Object) 
 	written = written[len(keys):]
 	for _, c := range p.calls {
 		c.addrs, c.released = c.change.Addrs, c.change.Released
-		c.written, written = written[:len(c.extra)], written[len(c.extra):]
+		c.written = make([]store.Object, 0, len(c.all))
+		for _, key := range c.all {
+			if o, ok := c.done[key]; ok {
+				c.written = append(c.written, o)
+				continue
+			}
+			c.written, written = append(c.written, written[0]), written[1:]
+		}
 		c.answer(nil)
 	}
 }

@@ -78,8 +78,3 @@ func isUninstalled(err error) bool {
 	d := status.Status().Details
 	return d == nil || d.Name == ""
 }
-
-// isAnswer reports whether err is an answer of the API server that nothing was done.
-func isAnswer(err error) bool {
-	return errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrExists) || errors.Is(err, store.ErrConflict) || errors.Is(err, store.ErrRefused)
-}

@@ -16,6 +16,7 @@ package mem
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"iter"
 	"slices"
@@ -23,6 +24,9 @@ import (
 	"sync"
 	"time"
 
+	v3 "github.com/weft-net/weft/api/v3"
+	"github.com/weft-net/weft/internal/model"
+	"github.com/weft-net/weft/internal/store"
 	"github.com/weft-net/weft/internal/store/kv"
 )
 
@@ -39,6 +43,45 @@ type Store struct {
 func New() Store {
 	db := NewDB()
 	return Store{kv.New(db, time.Now, kv.Backoff{Min: time.Millisecond, Max: 100 * time.Millisecond}), db}
+}
+
+// Piecewise is a store in memory without transactions, as an API server has none: it
+// carries commits out operation by operation, in the order of store.Piecewise.
+type Piecewise struct {
+	Store
+	// Fail is asked before each write (before is true) and after it; an error is what
+	// the commit meets there: a lost request, or a lost answer. nil: nothing fails.
+	Fail func(op store.Op, before bool) error
+}
+
+// Commit implements store.Store.
+func (p Piecewise) Commit(ctx context.Context, ops ...store.Op) ([]store.Object, error) {
+	return store.Piecewise{Write: p.write, Handle: handleIn, Parallel: 4}.Commit(ctx, ops)
+}
+
+func (p Piecewise) write(ctx context.Context, op store.Op, _ model.Key) (store.Object, error) {
+	if p.Fail != nil {
+		if err := p.Fail(op, true); err != nil {
+			return store.Object{}, err
+		}
+	}
+	done, err := p.Store.Commit(ctx, op)
+	if err == nil && p.Fail != nil {
+		err = p.Fail(op, false)
+	}
+	if err != nil {
+		return store.Object{}, err
+	}
+	return done[0], nil
+}
+
+// handleIn is the handle that a value is.
+func handleIn(value []byte) *v3.IPAMHandle {
+	o := &v3.IPAMHandle{}
+	if json.Unmarshal(value, &o.Spec) != nil {
+		return nil
+	}
+	return o
 }
 
 // DB implements kv.DB.

@@ -40,6 +40,16 @@ func TestStore(t *testing.T) {
 	})
 }
 
+// TestPiecewise: without transactions the rest of the contract holds.
+func TestPiecewise(t *testing.T) {
+	t.Parallel()
+	storetest.Run(t, func(t *testing.T) storetest.Target {
+		s := mem.Piecewise{Store: mem.New()}
+		t.Cleanup(func() { s.Close() })
+		return storetest.Target{Store: s, Compact: s.DB.Compact, Restart: s.DB.Break, Piecewise: true}
+	})
+}
+
 // TestHistoryIsBounded writes one key often: old revisions go, the value stays.
 func TestHistoryIsBounded(t *testing.T) {
 	t.Parallel()
