@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 )
 
 // natPool is a pool with or without natOutgoing.
@@ -21,7 +22,11 @@ func (e *ear) sees(from prober, addr, port string) (source netip.AddrPort, answe
 	word := fmt.Sprintf("word-%d", e.n)
 	said := from.ask("udp " + addr + " " + port + " 1 " + word)
 	for {
-		text, got, _ := strings.Cut(e.read(), " ")
+		line, ok := e.readWithin(5 * time.Second)
+		if !ok {
+			return netip.AddrPort{}, false // it was lost, as where a route was not there yet
+		}
+		text, got, _ := strings.Cut(line, " ")
 		if got == word {
 			ap, err := netip.ParseAddrPort(text)
 			if err != nil {

@@ -258,17 +258,48 @@ func (p prober) becomes(probe, want string) {
 // ear listens in a target.
 type ear struct {
 	*process
-	addr string
-	n    int
+	addr  string
+	n     int
+	lines chan string // what it hears
+}
+
+// readWithin gives the next line that it hears; false when none comes for a time.
+func (e *ear) readWithin(wait time.Duration) (string, bool) {
+	e.t.Helper()
+	select {
+	case line, ok := <-e.lines:
+		if !ok {
+			e.t.Fatalf("hear at %s has ended: %s", e.addr, e.err)
+		}
+		return line, true
+	case <-time.After(wait):
+		return "", false
+	}
+}
+
+// read gives the next line that it hears, which is waited for.
+func (e *ear) read() string {
+	e.t.Helper()
+	line, ok := e.readWithin(testenv.Patience)
+	if !ok {
+		e.t.Fatalf("hear at %s: nothing comes", e.addr)
+	}
+	return line
 }
 
 // listen starts an ear; port 9 of UDP is for marks.
 func (c *cluster) listen(target, addr string, ports ...string) *ear {
 	c.t.Helper()
-	e := &ear{process: c.help(target, append([]string{"hear", "udp:9"}, ports...)...), addr: addr}
-	if line := e.read(); line != "ready" {
+	e := &ear{process: c.help(target, append([]string{"hear", "udp:9"}, ports...)...), addr: addr, lines: make(chan string, 1<<16)}
+	if line := e.process.read(); line != "ready" {
 		c.t.Fatalf("hear at %s: %s", target, line)
 	}
+	go func() { // until the process ends
+		defer close(e.lines)
+		for s := bufio.NewScanner(e.out); s.Scan(); {
+			e.lines <- s.Text()
+		}
+	}()
 	return e
 }
 
