@@ -334,11 +334,15 @@ func TestK8sOutage(t *testing.T) {
 	thaw := c.api.Freeze()
 	w.until("lease lost while the server hangs", func() bool { return strings.Contains(w.logged(), "lease lost") })
 	thaw()
-	w.until("leads again", func() bool { return w.state("node").Working })
+	// Its state is the old one until it works again, so the log is what tells.
+	leads := func(times int) bool {
+		return strings.Count(w.logged(), "msg=leads ") >= times && w.state("node").Working
+	}
+	w.until("leads again", func() bool { return leads(2) })
 	c.api.Stop()
 	w.until("lease lost while the server is away", func() bool { return strings.Count(w.logged(), "lease lost") >= 2 })
 	c.api.Start()
-	w.until("leads again", func() bool { return w.state("node").Working })
+	w.until("leads again", func() bool { return leads(3) })
 	if len(w.held("net.web")) != 2 || !w.has(model.KindNode, "", "node-1") || !w.has(model.KindProfile, "", "kns.d") {
 		t.Errorf("removed: addresses left %v, nodes left %v, profiles left %v", w.held(""), w.names(model.KindNode), w.names(model.KindProfile))
 	}
