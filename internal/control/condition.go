@@ -79,7 +79,7 @@ func (t *term) tendPools(ctx context.Context) error {
 			*next.Status = *p.Status
 		}
 		var changed bool
-		next.Status.Conditions, changed = want.WithCondition(next.Status.Conditions, want.PoolCondition(pools[i], pools), metav1.NewTime(t.now()))
+		next.Status.Conditions, changed = withCondition(next.Status.Conditions, want.PoolCondition(pools[i], pools), metav1.NewTime(t.now()))
 		if changed {
 			writes = append(writes, write{p.Name, store.Op{Verb: store.Update, Object: o.With(&next)}})
 		}
@@ -128,7 +128,7 @@ func (t *term) tendTiers(ctx context.Context) error {
 		}
 		next := *tier
 		var changed bool
-		next.Status.Conditions, changed = want.WithCondition(tier.Status.Conditions, want.TierCondition(deleting, policies), metav1.NewTime(t.now()))
+		next.Status.Conditions, changed = withCondition(tier.Status.Conditions, want.TierCondition(deleting, policies), metav1.NewTime(t.now()))
 		if changed {
 			writes = append(writes, write{tier.Name, store.Op{Verb: store.Update, Object: o.With(&next)}})
 		}
@@ -203,4 +203,28 @@ func dropFinalizers(fields map[string]any) bool {
 	}
 	m["finalizers"] = rest
 	return true
+}
+
+// withCondition is conditions with c in the place of that of its type, and whether that
+// says anything new. The time of a change is now; conditions is not changed.
+func withCondition(conditions []metav1.Condition, c want.Condition, now metav1.Time) ([]metav1.Condition, bool) {
+	next := metav1.Condition{Type: c.Type, Status: metav1.ConditionFalse, Reason: c.Reason, Message: c.Message, LastTransitionTime: now}
+	if c.Holds {
+		next.Status = metav1.ConditionTrue
+	}
+	out := slices.Clone(conditions)
+	i := slices.IndexFunc(out, func(x metav1.Condition) bool { return x.Type == c.Type })
+	if i < 0 {
+		return append(out, next), true
+	}
+	old := out[i]
+	if old.Status == next.Status && old.Reason == next.Reason && old.Message == next.Message {
+		return conditions, false
+	}
+	if old.Status == next.Status {
+		next.LastTransitionTime = old.LastTransitionTime
+	}
+	next.ObservedGeneration = old.ObservedGeneration
+	out[i] = next
+	return out, true
 }

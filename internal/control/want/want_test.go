@@ -8,8 +8,6 @@ import (
 	"testing"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
 	v3 "github.com/weft-net/weft/api/v3"
 	"github.com/weft-net/weft/internal/control/want"
 	"github.com/weft-net/weft/internal/model"
@@ -298,20 +296,20 @@ func TestConditions(t *testing.T) {
 	var got []string
 	for _, p := range pools {
 		c := want.PoolCondition(p, pools)
-		got = append(got, string(c.Status)+" "+c.Reason)
+		got = append(got, fmt.Sprint(c.Holds, " ", c.Reason))
 	}
-	if got, want := strings.Join(got, ", "), "True OK, False CIDROverlap, False PoolDisabled, False Terminating"; got != want {
+	if got, want := strings.Join(got, ", "), "true OK, false CIDROverlap, false PoolDisabled, false Terminating"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
-	first, changed := want.WithCondition(nil, want.TierCondition(false, 0), metav1.NewTime(noon()))
-	if !changed || first[0].LastTransitionTime.Time != noon() {
-		t.Errorf("first: %v, %v", first, changed)
-	}
-	if _, changed := want.WithCondition(first, want.TierCondition(false, 3), metav1.NewTime(noon().Add(time.Hour))); changed {
-		t.Error("the same is written again")
-	}
-	last, changed := want.WithCondition(first, want.TierCondition(true, 3), metav1.NewTime(noon().Add(time.Hour)))
-	if !changed || len(last) != 1 || last[0].Reason != "Terminating" || last[0].LastTransitionTime.Time != noon().Add(time.Hour) || first[0].Reason != "OK" {
-		t.Errorf("last: %v, %v, first %v", last, changed, first)
+	for name, tt := range map[string]struct {
+		deleting bool
+		policies int
+		want     string
+	}{
+		"in force": {want: "true OK"}, "deleted": {deleting: true, want: "false Terminating"}, "waits": {deleting: true, policies: 2, want: "false Terminating"},
+	} {
+		if c := want.TierCondition(tt.deleting, tt.policies); fmt.Sprint(c.Holds, " ", c.Reason) != tt.want {
+			t.Errorf("tier %s: %+v", name, c)
+		}
 	}
 }
