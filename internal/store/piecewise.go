@@ -67,7 +67,7 @@ func (p Piecewise) Commit(ctx context.Context, ops []Op) ([]Object, error) {
 		return nil, err
 	}
 	written := make([]Object, len(ops))
-	if err := p.bridge(ctx, pieces); err != nil {
+	if err := p.bridge(ctx, pieces, written); err != nil {
 		return written, err
 	}
 	for now := range phases {
@@ -152,7 +152,8 @@ func (p Piecewise) lost(op Op, o *v3.IPAMHandle) map[string]int {
 }
 
 // bridge writes the handles that leave one block for another with both, before all else.
-func (p Piecewise) bridge(ctx context.Context, pieces []piece) error {
+// If it comes to no more, that is what is returned of them.
+func (p Piecewise) bridge(ctx context.Context, pieces []piece, written []Object) error {
 	for i := range pieces {
 		o, ok := pieces[i].op.Object.Object.(*v3.IPAMHandle)
 		if !ok || pieces[i].phase != leave || pieces[i].op.Verb == Delete {
@@ -169,6 +170,7 @@ func (p Piecewise) bridge(ctx context.Context, pieces []piece) error {
 		if err != nil {
 			return settled(pieces[i].key, err)
 		}
+		written[i] = done
 		next := *o
 		next.ResourceVersion = done.Meta().ResourceVersion
 		pieces[i].op.Object = done.With(&next)
