@@ -79,7 +79,7 @@ func TestClusterAgentKilled(t *testing.T) {
 	tr := depart(t, ns, [2]int{1, 2}, [2]int{2, 2}, [2]int{2, 1})
 	allowTrains(t, ns)
 	_, before := agent(t, 2)
-	if out, err := node(2, `kill -KILL $(pgrep -f 'weft node run')`); err != nil {
+	if out, err := node(2, `kill -KILL $(pgrep -f '[w]eft node run')`); err != nil {
 		t.Fatalf("kill: %v: %s", err, out)
 	}
 	start(t, ns, pod{name: "newcomer", node: 2, labels: "app: newcomer"})
@@ -287,8 +287,9 @@ func pluginConf(t testing.TB, n int) string {
 	return string(one)
 }
 
-// A kubelet that asks ADD twice gets the same answer twice; one that asks DEL first is told
-// that all is well; neither changes anything for pods that run.
+// A kubelet that asks ADD twice gets the same answer twice. One that asks DEL for a container
+// that never was, or late for one that had the pod's name before, is told that all is well.
+// Neither changes anything for the pod that runs.
 func TestClusterCNITwice(t *testing.T) {
 	ns := namespace(t)
 	start(t, ns, pod{name: "server", node: 1, labels: "app: server"}, pod{name: "client", node: 2, labels: "app: client"})
@@ -296,10 +297,11 @@ func TestClusterCNITwice(t *testing.T) {
 	reaches(t, ns, "client", "tcp", at+":80")
 	conf := pluginConf(t, 1)
 	const call = `
-sandbox=$(ctr -n k8s.io containers ls -q "labels.io.kubernetes.pod.name==$1,labels.io.kubernetes.pod.namespace==$2,labels.io.cri-containerd.kind==sandbox")
+sandbox=$(ctr -n k8s.io containers ls -q "labels.\"io.kubernetes.pod.name\"==\"$1\",labels.\"io.kubernetes.pod.namespace\"==\"$2\",labels.\"io.cri-containerd.kind\"==sandbox")
 pid=$(ctr -n k8s.io tasks ls | awk -v id="$sandbox" '$1 == id { print $2 }')
 for f in /run/netns/cni-*; do [ ! "$f" -ef "/proc/$pid/ns/net" ] || CNI_NETNS=$f; done
-CNI_CONTAINERID=${4:-$sandbox}
+CNI_CONTAINERID=$sandbox
+[ -z "$4" ] || CNI_CONTAINERID=$4 CNI_NETNS= # one that was there before, and its namespace is gone
 export CNI_CONTAINERID CNI_NETNS CNI_IFNAME=eth0 CNI_PATH=/opt/cni/bin CNI_COMMAND=$3
 export CNI_ARGS="IgnoreUnknown=1;K8S_POD_NAMESPACE=$2;K8S_POD_NAME=$1;K8S_POD_INFRA_CONTAINER_ID=$CNI_CONTAINERID"
 exec /opt/cni/bin/weft-cni

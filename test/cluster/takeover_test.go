@@ -192,7 +192,7 @@ func (c calico) objects() string {
 func (c calico) sandbox(p podState) string {
 	c.t.Helper()
 	out, err := node(int(p.Spec.NodeName[len("node")]-'0'), `ctr -n k8s.io containers ls -q \
-		"labels.io.kubernetes.pod.name==$1,labels.io.kubernetes.pod.namespace==$2,labels.io.cri-containerd.kind==sandbox"`, p.Metadata.Name, p.Metadata.Namespace)
+		"labels.\"io.kubernetes.pod.name\"==\"$1\",labels.\"io.kubernetes.pod.namespace\"==\"$2\",labels.\"io.cri-containerd.kind\"==sandbox"`, p.Metadata.Name, p.Metadata.Namespace)
 	id := strings.TrimSpace(out)
 	if err != nil || id == "" || strings.Contains(id, "\n") {
 		c.t.Fatalf("sandbox of %s/%s: %v: %q", p.Metadata.Namespace, p.Metadata.Name, err, out)
