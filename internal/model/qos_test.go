@@ -46,10 +46,10 @@ func TestLimitsOfAnEndpoint(t *testing.T) {
 		t.Errorf("got %v, want %v", ep.FloatingIPs, floating)
 	}
 	for name, o := range map[string]*v3.WorkloadEndpoint{
-		"ingressBandwidth":    limited(&v3.QoSControls{IngressBandwidth: -1}),
-		"egressPacketRate":    limited(&v3.QoSControls{EgressPacketRate: 1 << 40}),
-		"dscp":                limited(&v3.QoSControls{DSCP: &v3.DSCP{Name: "XX"}}),
-		"spec.ipNATs[0]":      limited(nil, v3.IPNAT{InternalIP: "10.0.0.1", ExternalIP: "here"}),
+		"ingressBandwidth":             limited(&v3.QoSControls{IngressBandwidth: -1}),
+		"egressPacketRate":             limited(&v3.QoSControls{EgressPacketRate: 1 << 40}),
+		"dscp":                         limited(&v3.QoSControls{DSCP: &v3.DSCP{Name: "XX"}}),
+		"spec.ipNATs[0]":               limited(nil, v3.IPNAT{InternalIP: "10.0.0.1", ExternalIP: "here"}),
 		"must be IPv4 like internalIP": limited(nil, v3.IPNAT{InternalIP: "10.0.0.1", ExternalIP: "2001:db8::1"}),
 	} {
 		if _, err := model.Parse(o); err == nil || !strings.Contains(err.Error(), name) {
