@@ -149,6 +149,23 @@ func kinds() []model.Kind {
 	return []model.Kind{model.KindIPPool, model.KindIPAMHandle, model.KindIPAMBlock, model.KindWorkloadEndpoint, model.KindTier}
 }
 
+// TestStore runs the conformance test on the API server in memory: in both groups, with
+// streamed lists and without.
+func TestStore(t *testing.T) {
+	t.Parallel()
+	for name, streamed := range map[string]bool{"projectcalico.org": true, "crd.projectcalico.org": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			storetest.Run(t, func(t *testing.T) storetest.Target {
+				api := kubetest.New(t, kubetest.CalicoResources(name)...)
+				api.NoStreamedLists = !streamed
+				c := newCluster(t, api.Config())
+				return storetest.Target{Store: c.open(t, kubestore.Options{}), Piecewise: true, Resumes: true, Pod: c.pod, Compact: api.Compact, Restart: api.Break, Kinds: kinds()}
+			})
+		})
+	}
+}
+
 // TestK8sStore runs the conformance test on a real API server, in both groups.
 func TestK8sStore(t *testing.T) {
 	api := testenv.APIServer(t)
