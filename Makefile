@@ -42,7 +42,7 @@ race: setup ## the concurrent packages under the race detector
 	@$(if $(RACE),$(ROOT) env CGO_ENABLED=1 $(GO) test -race -short -timeout 20m $(addprefix ./,$(RACE)))
 
 cross: ## compile for the other architecture that is supported: arm64
-	@CGO_ENABLED=0 GOOS=linux GOARCH=arm64 $(GO) build -o /dev/null ./cmd/...
+	@CGO_ENABLED=0 GOOS=linux GOARCH=arm64 $(GO) build -trimpath -o /dev/null ./cmd/...
 
 crds: ## write deploy/crds, the custom resource definitions, from api/v3
 	@$(GO) run ./build/crds
