@@ -121,6 +121,8 @@ func Run(ctx context.Context, c Config) error {
 
 // runBehind is Run behind its pages.
 func runBehind(ctx context.Context, c Config, p *pages) error {
+	k := newKubernetes(c)
+	defer k.begin(ctx)()
 	p.waiting("waiting for the datastore")
 	st, err := c.Open(ctx)
 	if err != nil {
@@ -132,7 +134,6 @@ func runBehind(ctx context.Context, c Config, p *pages) error {
 	}
 	p.waiting("preparing the node")
 	host := startup.ThisHost()
-	k := newKubernetes(c)
 	node, err := k.prepare(ctx, &c, st, host)
 	if err != nil {
 		return err // a node that can't start has written nothing

@@ -57,7 +57,8 @@ type kubernetes struct {
 	log       *slog.Logger
 	overlap   func([]model.Problem) // takes in what is wrong with pools
 
-	again chan struct{} // holds a token when the node's condition is to be looked at again
+	install sync.WaitGroup // the installer, while it runs
+	again   chan struct{}  // holds a token when the node's condition is to be looked at again
 
 	mu        sync.Mutex
 	daemonSet string       // of the own pod; empty: none, or not known
@@ -85,6 +86,20 @@ func (c Config) kubeNode() string {
 		return c.Settings.KubernetesName
 	}
 	return c.Settings.Node
+}
+
+// begin installs the executables of the CNI plugin: they need nothing of the cluster. What it
+// returns ends that and waits for it; it may be called twice.
+func (k *kubernetes) begin(ctx context.Context) (end func()) {
+	if k == nil || k.installer == nil {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	k.install.Go(func() { _ = k.installer.Run(ctx) }) // it ends by ctx only
+	return func() {
+		cancel()
+		k.install.Wait()
+	}
 }
 
 // learn waits for the node to be there, and reads what Kubernetes knows of it and of the
@@ -144,7 +159,12 @@ func (k *kubernetes) learnNode(ctx context.Context, s *startup.Settings) error {
 		k.note(n, s)
 		return nil
 	}
-	n, err := k.client.AwaitNode(ctx, k.node, func() {
+	addressed := func(n *kube.Node) bool { return !s.NeedsInternalIP() || len(kube.InternalIPs(n)) > 0 }
+	n, err := k.client.AwaitNode(ctx, k.node, addressed, func(there *kube.Node) {
+		if there != nil {
+			k.log.Warn("waiting for the InternalIP of the node in Kubernetes, by which this node's address is found", "node", k.node)
+			return
+		}
 		k.log.Warn("waiting for the node to be registered in Kubernetes by its kubelet: is NODENAME its name there?", "node", k.node)
 	})
 	if err != nil {
@@ -224,13 +244,7 @@ func (k *kubernetes) tellConflict(ctx context.Context, conflict *startup.Conflic
 // run starts what keeps the node's condition, and looks at pools and services. down says
 // why routing is not up; empty when it is.
 func (k *kubernetes) run(start func(func(context.Context) error), down func() string) {
-	if k == nil {
-		return
-	}
-	if k.installer != nil {
-		start(k.installer.Run)
-	}
-	if k.client == nil {
+	if k == nil || k.client == nil {
 		return
 	}
 	start(k.watchServices)
@@ -385,7 +399,10 @@ func (k *kubernetes) farewell() {
 	ctx, cancel := context.WithTimeout(context.Background(), farewellTimeout)
 	defer cancel()
 	var both sync.WaitGroup
-	both.Go(func() { k.leave(ctx) })
+	both.Go(func() {
+		k.install.Wait() // it would put back what is removed; the agent's context has ended
+		k.leave(ctx)
+	})
 	both.Go(func() {
 		if err := k.say(ctx, kube.Network{Unavailable: true, Reason: reasonDown, Message: "weft was told to end on this node"}); err != nil {
 			k.log.Info("the node's condition stays as it is", "err", kube.Explain(err))

@@ -35,23 +35,28 @@ func (c *Client) Node(ctx context.Context, name string) (*corev1.Node, error) {
 	return n, nil
 }
 
-// AwaitNode returns the node as soon as there is one of that name: a kubelet registers it
-// itself, maybe after the agent has started. It waits by a watch; waiting is called when the
-// wait begins. The error is that of a server that did not answer, or of ctx.
-func (c *Client) AwaitNode(ctx context.Context, name string, waiting func()) (*corev1.Node, error) {
+// AwaitNode returns the node as soon as there is one of that name that will do: a kubelet
+// registers it itself, maybe after the agent has started, and a cloud controller gives it its
+// addresses later still. It waits by a watch; waiting is called when the wait begins, with what
+// there is, nil for nothing. The error is that of a server that did not answer, or of ctx.
+func (c *Client) AwaitNode(ctx context.Context, name string, do func(*Node) bool, waiting func(*Node)) (*Node, error) {
 	only := metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, name).String()}
 	for told := false; ; told = true {
 		list, err := c.Clientset.CoreV1().Nodes().List(ctx, only)
 		if err != nil {
 			return nil, fmt.Errorf("kube: read node %s: %w", name, err)
 		}
+		var there *Node
 		for i := range list.Items {
 			if list.Items[i].Name == name {
-				return &list.Items[i], nil
+				there = &list.Items[i]
 			}
 		}
+		if there != nil && do(there) {
+			return there, nil
+		}
 		if !told {
-			waiting()
+			waiting(there)
 		}
 		from := only
 		from.ResourceVersion = list.ResourceVersion
@@ -59,7 +64,7 @@ func (c *Client) AwaitNode(ctx context.Context, name string, waiting func()) (*c
 		if err != nil {
 			return nil, fmt.Errorf("kube: watch node %s: %w", name, err)
 		}
-		if n := firstNode(ctx, w, name); n != nil {
+		if n := firstNode(ctx, w, name, do); n != nil {
 			return n, nil
 		}
 		if ctx.Err() != nil {
@@ -71,8 +76,8 @@ func (c *Client) AwaitNode(ctx context.Context, name string, waiting func()) (*c
 	}
 }
 
-// firstNode is the first node of that name that w tells of; nil: w ended.
-func firstNode(ctx context.Context, w watch.Interface, name string) *corev1.Node {
+// firstNode is the first node of that name that w tells of and that will do; nil: w ended.
+func firstNode(ctx context.Context, w watch.Interface, name string, do func(*Node) bool) *Node {
 	defer w.Stop()
 	for {
 		select {
@@ -82,7 +87,7 @@ func firstNode(ctx context.Context, w watch.Interface, name string) *corev1.Node
 			if !ok || e.Type == watch.Error {
 				return nil
 			}
-			if n, ok := e.Object.(*corev1.Node); ok && n.Name == name && e.Type != watch.Deleted {
+			if n, ok := e.Object.(*corev1.Node); ok && n.Name == name && e.Type != watch.Deleted && do(n) {
 				return n
 			}
 		}

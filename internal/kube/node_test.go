@@ -26,22 +26,28 @@ func TestAwaitNode(t *testing.T) {
 	set.PrependWatchReactor("nodes", func(k8stesting.Action) (bool, watch.Interface, error) {
 		w := watch.NewRaceFreeFake()
 		w.Add(node("node-b")) // servers filter by name; the answer is looked at all the same
-		w.Add(node("node-a"))
+		w.Add(node("node-a")) // not what is waited for
+		w.Modify(node("node-a", "has=address"))
 		return true, w, nil
 	})
 	told := 0
-	n, err := c.AwaitNode(t.Context(), "node-a", func() { told++ })
-	if err != nil || n.Name != "node-a" || told != 1 {
+	addressed := func(n *Node) bool { return n.Labels["has"] != "" }
+	n, err := c.AwaitNode(t.Context(), "node-a", addressed, func(n *Node) {
+		if told++; n != nil {
+			t.Errorf("there is %v", n)
+		}
+	})
+	if err != nil || !addressed(n) || told != 1 {
 		t.Errorf("got %v, %v; told %d times", n, err, told)
 	}
-	if n, err := c.AwaitNode(t.Context(), "node-b", func() { t.Error("waits for a node that is there") }); err != nil || n.Name != "node-b" {
+	if n, err := c.AwaitNode(t.Context(), "node-b", func(*Node) bool { return true }, func(*Node) { t.Error("waits for a node that is there") }); err != nil || n.Name != "node-b" {
 		t.Errorf("got %v, %v", n, err)
 	}
 	if _, err := c.Node(t.Context(), "node-c"); !errors.Is(err, ErrNoNode) {
 		t.Errorf("node-c: %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	if _, err := c.AwaitNode(ctx, "node-c", cancel); !errors.Is(err, context.Canceled) {
+	if _, err := c.AwaitNode(ctx, "node-c", addressed, func(*Node) { cancel() }); !errors.Is(err, context.Canceled) {
 		t.Errorf("an end while waiting: %v", err)
 	}
 }

@@ -34,6 +34,9 @@ func Pages(ctx context.Context, l net.Listener, health func() Health, pages map[
 	}
 	mux.HandleFunc("/liveness", func(w http.ResponseWriter, _ *http.Request) {
 		h := health()
+		if h.Live { // why it is not ready is another question
+			h.Why = "live"
+		}
 		answer(w, h.Live, h.Why)
 	})
 	mux.HandleFunc("/readiness", func(w http.ResponseWriter, _ *http.Request) {

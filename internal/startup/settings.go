@@ -43,6 +43,16 @@ type Cluster struct {
 	ServiceCIDRs []netip.Prefix
 }
 
+// NeedsInternalIP reports whether an address is to be found by the node's InternalIPs.
+func (s Settings) NeedsInternalIP() bool {
+	for _, a := range []AddressSetting{s.IPv4, s.IPv6} {
+		if a.Mode == DetectAddress && a.Method.Name == "kubernetes-internal-ip" {
+			return true
+		}
+	}
+	return false
+}
+
 // AddressMode says where a node's address of one family comes from.
 type AddressMode uint8
 

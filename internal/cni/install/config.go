@@ -260,7 +260,10 @@ func (c Config) warnOfOthers(name string) {
 }
 
 // executable is one to install.
-type executable struct{ name, source string }
+type executable struct {
+	name, source string
+	like         string // an executable before it that is the same file; empty: none
+}
 
 // executables are the plugins in the image, and weft's under all its names.
 func (c Config) executables() ([]executable, error) {
@@ -269,8 +272,12 @@ func (c Config) executables() ([]executable, error) {
 		return nil, fmt.Errorf("cni: install executables: %w: is WEFT_CNI_SOURCE the directory of weft-cni?", err)
 	}
 	var out []executable
-	for _, name := range []string{"calico", "calico-ipam", "weft-cni", "weft-ipam"} {
-		out = append(out, executable{name, weft})
+	for _, name := range []string{"weft-cni", "calico", "calico-ipam", "weft-ipam"} {
+		e := executable{name: name, source: weft}
+		if name != "weft-cni" && !slices.Contains(c.SkipBinaries, "weft-cni") {
+			e.like = "weft-cni"
+		}
+		out = append(out, e)
 	}
 	entries, err := os.ReadDir(c.Source)
 	if err != nil {
@@ -282,7 +289,7 @@ func (c Config) executables() ([]executable, error) {
 			continue
 		}
 		if !slices.ContainsFunc(out, func(o executable) bool { return o.name == e.Name() }) {
-			out = append(out, executable{e.Name(), filepath.Join(c.Source, e.Name())})
+			out = append(out, executable{name: e.Name(), source: filepath.Join(c.Source, e.Name())})
 		}
 	}
 	return out, nil

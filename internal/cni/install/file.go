@@ -84,8 +84,9 @@ func (f files) syncDir(path string) error {
 	return f.sync(d)
 }
 
-// copy makes to a copy of from, unless it is one; with keep, any file that is there stays.
-func (f files) copy(from, to string, keep bool) (changed bool, err error) {
+// copy makes to a copy of from, unless it is one; with keep, any file that is there stays. Where
+// like is not empty, it is the name of a copy beside to, and one file on the disk will do for both.
+func (f files) copy(from, to, like string, keep bool) (changed bool, err error) {
 	in, err := os.Open(from)
 	if err != nil {
 		return false, err
@@ -95,10 +96,45 @@ func (f files) copy(from, to string, keep bool) (changed bool, err error) {
 	if err != nil || same {
 		return false, err
 	}
+	if like != "" {
+		if err := f.link(filepath.Join(filepath.Dir(to), like), to); err == nil {
+			return true, nil
+		}
+	}
 	if _, err := in.Seek(0, io.SeekStart); err != nil {
 		return false, fmt.Errorf("%s: %w", from, err)
 	}
 	return true, f.write(to, in, 0o755)
+}
+
+// link gives the file old a further name.
+func (f files) link(old, path string) error {
+	name := filepath.Join(filepath.Dir(path), temporary+filepath.Base(path))
+	for _, s := range []struct {
+		what string
+		do   func() error
+	}{
+		{"clear", func() error { return remove(name) }},
+		{"link", func() error { return os.Link(old, name) }},
+		{"rename", func() error { return os.Rename(name, path) }},
+		{"sync directory", func() error { return f.syncDir(filepath.Dir(path)) }},
+	} {
+		if err := f.before(s.what); err != nil {
+			return err
+		}
+		if err := s.do(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// remove removes a file that may not be there.
+func remove(path string) error {
+	if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // sameFile reports whether the file at path has the content of in, and may be executed; with

@@ -168,12 +168,13 @@ func (i *Installer) executables() error {
 		if slices.Contains(i.config.SkipBinaries, e.name) {
 			continue
 		}
-		changed, err := i.files.copy(e.source, filepath.Join(i.config.BinDir, e.name), i.config.KeepBinaries)
+		to := filepath.Join(i.config.BinDir, e.name)
+		changed, err := i.files.copy(e.source, to, e.like, i.config.KeepBinaries)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("cni: install executable: %w", err))
 		}
 		if changed {
-			i.config.Log.Debug("installed CNI executable", "file", filepath.Join(i.config.BinDir, e.name))
+			i.config.Log.Debug("installed CNI executable", "file", to)
 		}
 	}
 	if len(errs) > 0 { // they are of one kind
