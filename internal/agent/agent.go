@@ -225,6 +225,7 @@ func wire(c Config, st store.Store, k *kubernetes, p *pages, node model.Node) (*
 		return func(found []model.Problem) { noted.problems(origin, found) }
 	}
 	a.tunnels = newTunnels(node.Name, st, a.alloc, noted.locked, report("tunnels"), c.Log.With("part", "tunnels"))
+	a.tunnels.ofRange = c.Settings.PodCIDR
 	a.podMTU = newPodMTU(node.Name, c.MTUFile, report("mtu"), c.Log)
 	a.under = newUnderlay(underlayFrom(settings, node), a.measured, c.Log)
 	a.engine = &engine{

@@ -45,6 +45,9 @@ type tunnels struct {
 	report func([]model.Problem) // what can't be done; called by run
 	log    *slog.Logger
 	kick   chan struct{} // room for one
+	// ofRange has tunnels' addresses be of the node's range in Kubernetes (USE_POD_CIDR): a
+	// block of a pool might be some node's range.
+	ofRange bool
 
 	mu     sync.Mutex
 	synced bool

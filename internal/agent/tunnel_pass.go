@@ -42,6 +42,9 @@ func (p *recordPass) settleOnce(ctx context.Context, t allocator.Tunnel, wanted 
 	if node == nil {
 		return err
 	}
+	if p.ofRange {
+		return p.settleOfRange(ctx, t, wanted, old, node)
+	}
 	holder := t.Holder(p.node)
 	held, err := p.alloc.Held(ctx, holder.Handle)
 	if err != nil {
@@ -59,6 +62,41 @@ func (p *recordPass) settleOnce(ctx context.Context, t allocator.Tunnel, wanted 
 		return p.makeDo(ctx, t, old, held)
 	}
 	return p.acquire(ctx, t, old, held, fit)
+}
+
+// settleOfRange makes the record right where pods have addresses of their nodes' ranges: a
+// tunnel has the first of this node's, which host-local keeps for a gateway and gives to no
+// pod (as in Calico).
+func (p *recordPass) settleOfRange(ctx context.Context, t allocator.Tunnel, wanted bool, old store.Object, node *v3.Node) error {
+	addr, ok := firstOfRange(node.Status.PodCIDRs, t.V6())
+	switch {
+	case wanted && ok:
+		return p.name(ctx, t, old, addr)
+	case wanted:
+		p.problem(nil, "%v: this node has no address for it: Kubernetes has given the node no range for pods of that family (spec.podCIDRs)", t)
+		return nil
+	}
+	ops := withAddr(old, t, "")
+	if ops == nil {
+		return nil
+	}
+	_, err := p.store.Commit(ctx, ops...)
+	return err
+}
+
+// firstOfRange is the first address after that of the network itself, of the first range of
+// that family.
+func firstOfRange(ranges []string, v6 bool) (netip.Addr, bool) {
+	for _, text := range ranges {
+		r, err := netip.ParsePrefix(text)
+		if err != nil || r.Addr().Is6() != v6 {
+			continue
+		}
+		if first := r.Masked().Addr().Next(); r.Contains(first) {
+			return first, true
+		}
+	}
+	return netip.Addr{}, false
 }
 
 // record reads this node's record; nil when there is none, or it is being deleted: who

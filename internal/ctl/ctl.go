@@ -3,6 +3,7 @@
 //
 //	weft node run         the node agent
 //	weft node status      how the agent of this machine is
+//	weft node health      the same as a probe: yes or no
 //	weft node addresses   which address the agent would take, and why
 //	weft policy stats     what each rule has met here
 //	weft explain A B      may a packet pass, and which policy decides
