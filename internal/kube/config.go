@@ -36,6 +36,9 @@ func (s Secret) GoString() string { return strconv.Quote(s.String()) }
 // LogValue implements slog.LogValuer.
 func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
 
+// MarshalText implements encoding.TextMarshaler.
+func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
 // Config says how to reach an API server. The zero Config names none.
 type Config struct {
 	// Kubeconfig names files, parted as in PATH; of several the first that sets a

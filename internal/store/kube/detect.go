@@ -40,7 +40,7 @@ func (s *Store) resourcesOf(ctx context.Context, path string) ([]string, error) 
 	return names, nil
 }
 
-// installed reports whether a resource is served. The answer may be as old as absentPause
+// installed reports whether a resource is served. The answer may be as old as s.absent
 // when it is no: all kinds of a group that are missing are looked for in one request.
 func (s *Store) installed(ctx context.Context, r resource) (bool, error) {
 	s.mu.Lock()
@@ -49,7 +49,7 @@ func (s *Store) installed(ctx context.Context, r resource) (bool, error) {
 	if slices.Contains(known.served, r.plural) {
 		return true, nil
 	}
-	if !ok || s.now().Sub(known.at) >= absentPause*9/10 {
+	if !ok || s.now().Sub(known.at) >= s.absent*9/10 {
 		served, err := s.resourcesOf(ctx, r.path)
 		if err != nil {
 			return false, err

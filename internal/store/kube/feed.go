@@ -98,13 +98,13 @@ func (f *feed) run() {
 			installed, err := f.s.installed(f.ctx, f.resource)
 			if err != nil {
 				f.fail(err)
-				f.pause(absentPause / 10)
+				f.pause(f.s.absent / 10)
 				continue
 			}
 			if !installed {
 				f.heal()
 				f.sync()
-				f.pause(absentPause)
+				f.pause(f.s.absent)
 				continue
 			}
 		}

@@ -3,7 +3,10 @@ package kube_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -11,6 +14,7 @@ import (
 
 	"github.com/weft-net/weft/internal/kube"
 	"github.com/weft-net/weft/internal/model"
+	"github.com/weft-net/weft/internal/store"
 	kubestore "github.com/weft-net/weft/internal/store/kube"
 	"github.com/weft-net/weft/internal/store/kube/kubetest"
 	"github.com/weft-net/weft/internal/store/storetest"
@@ -18,6 +22,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
+	"sigs.k8s.io/yaml"
 )
 
 // cluster is an API server, real or not, as tests change it past the store.
@@ -65,6 +70,26 @@ func (c *cluster) must(verb, path, body string) []byte {
 		c.t.Fatalf("%s %s: %v", verb, path, err)
 	}
 	return out
+}
+
+// apply creates the CRDs that come with weft, and waits until they are served.
+func (c *cluster) apply(resources ...kubetest.Resource) {
+	c.t.Helper()
+	files, err := filepath.Glob("../../../deploy/crds/projectcalico.org_*.yaml")
+	if err != nil || len(files) < len(resources) {
+		c.t.Fatalf("%d CRDs, %v; want %d", len(files), err, len(resources))
+	}
+	for _, file := range files {
+		doc, err := os.ReadFile(file)
+		if err == nil {
+			doc, err = yaml.YAMLToJSON(doc)
+		}
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		c.must("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", string(doc))
+	}
+	c.install(resources...)
 }
 
 // install makes CRDs that take anything, and waits until they are served.
@@ -149,23 +174,6 @@ func kinds() []model.Kind {
 	return []model.Kind{model.KindIPPool, model.KindIPAMHandle, model.KindIPAMBlock, model.KindWorkloadEndpoint, model.KindTier}
 }
 
-// TestStore runs the conformance test on the API server in memory: in both groups, with
-// streamed lists and without.
-func TestStore(t *testing.T) {
-	t.Parallel()
-	for name, streamed := range map[string]bool{"projectcalico.org": true, "crd.projectcalico.org": false} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			storetest.Run(t, func(t *testing.T) storetest.Target {
-				api := kubetest.New(t, kubetest.CalicoResources(name)...)
-				api.NoStreamedLists = !streamed
-				c := newCluster(t, api.Config())
-				return storetest.Target{Store: c.open(t, kubestore.Options{}), Piecewise: true, Resumes: true, Pod: c.pod, Compact: api.Compact, Restart: api.Break, Kinds: kinds()}
-			})
-		})
-	}
-}
-
 // TestK8sStore runs the conformance test on a real API server, in both groups.
 func TestK8sStore(t *testing.T) {
 	api := testenv.APIServer(t)
@@ -174,7 +182,11 @@ func TestK8sStore(t *testing.T) {
 	for _, group := range []kubestore.Group{kubestore.Native, kubestore.Legacy} {
 		name, _, _ := strings.Cut(string(group), "/")
 		resources := kubetest.CalicoResources(name)
-		c.install(resources...)
+		if group == kubestore.Native {
+			c.apply(resources...)
+		} else {
+			c.install(resources...)
+		}
 		t.Run(name, func(t *testing.T) {
 			storetest.Run(t, func(t *testing.T) storetest.Target {
 				one.Lock()
@@ -186,4 +198,64 @@ func TestK8sStore(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestK8sOutage stops a real API server, and freezes it: nothing is deleted, and what changes
+// afterwards arrives.
+func TestK8sOutage(t *testing.T) {
+	api := testenv.APIServer(t)
+	c := newCluster(t, kube.Config{Kubeconfig: api.Kubeconfig("admin")})
+	c.apply(kubetest.CalicoResources("projectcalico.org")...)
+	s := c.open(t, kubestore.Options{})
+	create(t, s, storetest.Pool("a", "10.0.0.0/16"), storetest.Pool("b", "10.1.0.0/16"))
+	f := newFollow(t, s, model.KindIPPool, model.KindNode, model.KindProfile, model.KindWorkloadEndpoint)
+	f.until(t, "a snapshot", func() bool { return f.synced == 1 })
+	api.Stop()
+	f.until(t, "an error", func() bool { return len(f.errs) > 0 })
+	if f.mu.Lock(); len(f.gone) > 0 {
+		t.Errorf("deleted %v in the outage", f.gone)
+	}
+	f.mu.Unlock()
+	api.Start()
+	f.until(t, "the end of the outage", func() bool { return f.synced > 1 })
+	thaw := api.Freeze()
+	time.AfterFunc(time.Second, thaw)
+	c.must("DELETE", "/apis/projectcalico.org/v3/ippools/a", "")
+	f.until(t, "what changed", func() bool {
+		_, a := f.world[model.Key{Kind: model.KindIPPool, Name: "a"}]
+		_, b := f.world[model.Key{Kind: model.KindIPPool, Name: "b"}]
+		return !a && b
+	})
+}
+
+// TestK8sRights: a user without rights is told which, and an object that the CRDs refuse is
+// refused in their words.
+func TestK8sRights(t *testing.T) {
+	api := testenv.APIServer(t)
+	c := newCluster(t, kube.Config{Kubeconfig: api.Kubeconfig("admin")})
+	c.apply(kubetest.CalicoResources("projectcalico.org")...)
+	admin := c.open(t, kubestore.Options{})
+	_, err := admin.Commit(t.Context(), storetest.Create(storetest.Pool("bad", "here")))
+	if !errors.Is(err, store.ErrRefused) || !strings.HasPrefix(err.Error(), "IPPool/bad: ") || strings.Contains(err.Error(), "\n") {
+		t.Errorf("a pool that is none: %v", err)
+	}
+	c.must("POST", "/apis/rbac.authorization.k8s.io/v1/clusterroles", `{"apiVersion":"rbac.authorization.k8s.io/v1","kind":"ClusterRole","metadata":{"name":"r"},"rules":[{"apiGroups":["projectcalico.org"],"resources":["ippools","clusterinformations"],"verbs":["get","list"]}]}`)
+	c.must("POST", "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", `{"apiVersion":"rbac.authorization.k8s.io/v1","kind":"ClusterRoleBinding","metadata":{"name":"r"},"roleRef":{"apiGroup":"rbac.authorization.k8s.io","kind":"ClusterRole","name":"r"},"subjects":[{"apiGroup":"rbac.authorization.k8s.io","kind":"User","name":"reader"}]}`)
+	reader, err := kubestore.Open(t.Context(), kube.Config{Kubeconfig: api.Kubeconfig("reader")}, kubestore.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = "kubernetes: not allowed are watch ippools.projectcalico.org; get, list, watch pods: apply the ClusterRole that comes with weft (deploy/)"
+	// Rights come into force a moment after they are given.
+	for limit := time.Now().Add(testenv.Patience); ; time.Sleep(50 * time.Millisecond) {
+		err = reader.CheckAccess(t.Context(), reader.ReadAccess(model.KindIPPool, model.KindWorkloadEndpoint))
+		if err != nil && err.Error() == want {
+			break
+		}
+		if time.Now().After(limit) {
+			t.Fatalf("got %v\nwant %s", err, want)
+		}
+	}
+	f := newFollow(t, reader, model.KindWorkloadEndpoint)
+	f.until(t, "an error that names pods", func() bool { return len(f.errs) > 0 && strings.Contains(f.errs[0].Error(), "pods: refused: ") })
 }

@@ -40,6 +40,7 @@ type Store struct {
 	prefixes string
 	log      *slog.Logger
 	now      func() time.Time
+	absent   time.Duration // see absentPause
 	backends map[model.Kind]backend
 
 	mu       sync.Mutex
@@ -75,7 +76,7 @@ func OpenOn(ctx context.Context, client *kube.Client, o Options) (*Store, error)
 	}
 	s := &Store{
 		client: client, rest: raw, prefixes: o.InterfacePrefixes, log: o.Log, now: time.Now,
-		presence: map[string]presence{},
+		absent: absentPause, presence: map[string]presence{},
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)

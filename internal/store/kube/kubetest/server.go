@@ -161,7 +161,11 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mu.Unlock()
 	if fail != nil {
 		if code := fail(r); code != 0 {
-			refuse(w, code, "InternalError", "told to fail", target{})
+			reason := map[int]string{
+				http.StatusForbidden: "Forbidden", http.StatusUnprocessableEntity: "Invalid", http.StatusTooManyRequests: "TooManyRequests",
+				http.StatusInternalServerError: "InternalError", http.StatusServiceUnavailable: "ServiceUnavailable",
+			}[code]
+			refuse(w, code, reason, "told to fail", target{})
 			return
 		}
 	}
