@@ -226,6 +226,12 @@ ip route | sed -n -E 's/^(10\.244\.[0-9.\/]+ (dev cali[0-9a-f]+|via [0-9.]+)).*/
 	return out
 }
 
+// again starts what waits longer and longer between its attempts.
+func (c calico) again() {
+	c.t.Helper()
+	kubectl(c.t, "-n", "kube-system", "delete", "pods", "-l", "k8s-app in (weft-node, weft-controllers)", "--wait=false")
+}
+
 // A cluster that Calico ran is taken over node by node: each pod keeps its address, interface
 // and route, and nothing that pods send one another is lost. Before, weft finds no
 // CRDs of either group, says which it misses, and touches nothing.
@@ -256,14 +262,30 @@ func TestTakeover(t *testing.T) {
 	}
 	kubectl(t, "label", "node", "node1", "weft.net/takeover=true")
 	apply(t, string(manifest))
-	eventually(t, "the missing CRDs are named", func() error {
-		out, err := command("", "kubectl", "-n", "kube-system", "logs", "daemonset/weft-node", "--tail=100")
-		if err == nil && !strings.Contains(out, "ippools") {
-			err = fmt.Errorf("the agent says %s", out)
+	says := func(what string, words ...string) {
+		t.Helper()
+		eventually(t, what, func() error {
+			out, err := command("", "kubectl", "-n", "kube-system", "logs", "daemonset/weft-node", "--tail=20")
+			for _, word := range words {
+				if err == nil && !strings.Contains(out, word) {
+					err = fmt.Errorf("the agent does not say %q, but\n%s", word, out)
+				}
+			}
+			return err
+		})
+	}
+	says("the missing group is named", "CRD", "crd.projectcalico.org")
+	all := strings.Split(c.definitions(), "---")
+	var most []string
+	for _, d := range all {
+		if !strings.Contains(d, "name: ipamblocks.") && !strings.Contains(d, "name: ippools.") {
+			most = append(most, d)
 		}
-		return err
-	})
-	tr.arrived("no CRDs")
+	}
+	apply(t, strings.Join(most, "---"))
+	c.again()
+	says("the missing CRDs are named", "ipamblocks", "ippools")
+	tr.arrived("missing CRDs")
 	if now := c.look(1); now != before[1] {
 		t.Errorf("without CRDs node1 changed:\n%s\nit had\n%s", now, before[1])
 	}
@@ -271,6 +293,7 @@ func TestTakeover(t *testing.T) {
 	apply(t, c.definitions())
 	kubectl(t, "wait", "--for=condition=Established", "crd", "--all", "--timeout=300s")
 	apply(t, c.objects())
+	c.again()
 	for n := 1; n <= 3; n++ {
 		kubectl(t, "label", "--overwrite", "node", fmt.Sprintf("node%d", n), "weft.net/takeover=true")
 		eventually(t, fmt.Sprintf("agent of node%d", n), func() error {
