@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -264,30 +265,35 @@ func TestCondition(t *testing.T) {
 		if err := b.learn(t.Context(), &s); err != nil {
 			t.Fatal(err)
 		}
-		refused := 0
+		var refused atomic.Int32
 		b.set.PrependReactor("patch", "nodes", func(k8stesting.Action) (bool, runtime.Object, error) {
-			refused++
-			return refused <= 2, nil, apierrors.NewInternalError(errors.New("etcd is away"))
+			return refused.Add(1) <= 2, nil, apierrors.NewInternalError(errors.New("etcd is away"))
 		})
 		ctx, cancel := context.WithCancel(t.Context())
-		down := "3 routes are being written"
+		var up atomic.Bool
+		down := func() string {
+			if up.Load() {
+				return ""
+			}
+			return "3 routes are being written"
+		}
 		done := make(chan error)
-		go func() { done <- b.keepCondition(ctx, func() string { return down }) }()
+		go func() { done <- b.keepCondition(ctx, down) }()
 		time.Sleep(time.Hour)
 		if got := b.condition(); got != "none" {
 			t.Errorf("while routing is not up: %s", got)
 		}
-		down = ""
+		up.Store(true)
 		time.Sleep(time.Hour)
-		if got := b.condition(); got != "false WeftIsUp" || refused != 3 {
-			t.Errorf("routing is up: %s after %d attempts", got, refused)
+		if got := b.condition(); got != "false WeftIsUp" || refused.Load() != 3 {
+			t.Errorf("routing is up: %s after %d attempts", got, refused.Load())
 		}
 		for range 3 { // nobody has touched the condition
 			b.madeAnew()
 			time.Sleep(time.Minute)
 		}
-		if refused != 3 {
-			t.Errorf("wrote a condition that was right: %d", refused)
+		if n := refused.Load(); n != 3 {
+			t.Errorf("wrote a condition that was right: %d", n)
 		}
 		fresh := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node-a"}}
 		if err := b.set.Tracker().Update(corev1.SchemeGroupVersion.WithResource("nodes"), fresh, ""); err != nil {
