@@ -163,7 +163,7 @@ kind: FlowSchema
 metadata: {name: weft-nothing}
 spec:
   priorityLevelConfiguration: {name: weft-nothing}
-  matchingPrecedence: 1
+  matchingPrecedence: 2
   rules:
   - subjects:
     - {kind: ServiceAccount, serviceAccount: {name: weft-node, namespace: kube-system}}

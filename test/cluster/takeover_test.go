@@ -7,35 +7,52 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/weft-net/weft/internal/testenv"
 )
 
 // calico stands for Calico in this file: a cluster as it leaves one. Pods have the
-// interfaces, addresses and routes that its CNI plugin makes, the nodes the routes of its BGP
-// daemon (protocol 12), and the API server its objects, in its group crd.projectcalico.org/v1.
+// interfaces, addresses and routes that its CNI plugin makes, nodes run BIRD with the
+// configuration that it writes, and the API server has its objects, in its group
+// crd.projectcalico.org/v1.
 type calico struct{ t *testing.T }
 
 // blockOf is a node's address block.
 func blockOf(n int) string { return fmt.Sprintf("10.244.%d.0/26", n) }
 
-// install brings the plugin and the routes to each node.
+// leave ends Calico on a node as the end of its pod does: its BGP daemon dies and leaves
+// the routes.
+func (c calico) leave(n int) {
+	c.t.Helper()
+	if out, err := node(n, `kill -KILL "$(cat /run/bird.pid)"`); err != nil {
+		c.t.Fatalf("node%d: end of bird: %v: %s", n, err, out)
+	}
+}
+
+// install brings the plugin and the BGP daemon to each node.
 func (c calico) install() {
 	c.t.Helper()
+	testenv.Need(c.t, "bird")
 	plugin, err := os.ReadFile(filepath.Join("testdata", "calico-cni.sh"))
 	if err != nil {
 		c.t.Fatal(err)
 	}
+	bird, err := os.ReadFile(filepath.Join("testdata", "bird.conf"))
+	if err != nil {
+		c.t.Fatal(err)
+	}
 	for n := 1; n <= 3; n++ {
-		var routes strings.Builder
+		var peers strings.Builder
 		for other := 1; other <= 3; other++ {
-			if other == n {
-				fmt.Fprintf(&routes, "ip route add blackhole %s proto 12\n", blockOf(n))
-			} else {
-				fmt.Fprintf(&routes, "ip route add %s via 172.30.0.%d dev eth0 proto 12\n", blockOf(other), 10+other)
+			if other != n {
+				fmt.Fprintf(&peers, "protocol bgp node%d from mesh { neighbor 172.30.0.%d as 64512; }\n", other, 10+other)
 			}
 		}
+		conf := strings.NewReplacer("NODE", fmt.Sprintf("172.30.0.%d", 10+n), "BLOCK", blockOf(n), "PEERS", peers.String()).Replace(string(bird))
 		setup := `
 set -e
-` + routes.String() + `
+printf %s "$3" >/run/bird.conf
+bird -R -c /run/bird.conf -s /run/bird.ctl -P /run/bird.pid
 echo "$1" >/run/calico-base
 cat >/opt/cni/bin/.calico && chmod 755 /opt/cni/bin/.calico && mv /opt/cni/bin/.calico /opt/cni/bin/calico
 cp "$(dirname "$(command -v kubelet)")/cni/loopback" /opt/cni/bin/
@@ -45,7 +62,7 @@ printf %s "$2" >/etc/cni/net.d/.new && mv /etc/cni/net.d/.new /etc/cni/net.d/10-
   {"type": "calico", "log_level": "info", "datastore_type": "kubernetes", "nodename": "NODE", "mtu": 0,
    "ipam": {"type": "calico-ipam"}, "policy": {"type": "k8s"}, "kubernetes": {"kubeconfig": "/etc/cni/net.d/calico-kubeconfig"}}]}`
 		out, err := nodeIn(n, string(plugin), setup, fmt.Sprintf("10.244.%d.", n),
-			strings.ReplaceAll(conflist, "NODE", fmt.Sprintf("node%d", n)))
+			strings.ReplaceAll(conflist, "NODE", fmt.Sprintf("node%d", n)), conf)
 		if err != nil {
 			c.t.Fatalf("node%d: %v: %s", n, err, out)
 		}
@@ -290,11 +307,21 @@ func TestTakeover(t *testing.T) {
 		t.Errorf("without CRDs node1 changed:\n%s\nit had\n%s", now, before[1])
 	}
 
+	// The agent goes until all is there: no Calico has CRDs and not yet any objects.
+	kubectl(t, "label", "node", "node1", "weft.net/takeover-")
+	eventually(t, "agents gone", func() error {
+		out, err := command("", "kubectl", "-n", "kube-system", "get", "pods", "-l", "k8s-app=weft-node", "-o", "name")
+		if err == nil && strings.TrimSpace(out) != "" {
+			err = fmt.Errorf("%s is there", out)
+		}
+		return err
+	})
 	apply(t, c.definitions())
 	kubectl(t, "wait", "--for=condition=Established", "crd", "--all", "--timeout=300s")
 	apply(t, c.objects())
 	c.again()
 	for n := 1; n <= 3; n++ {
+		c.leave(n)
 		kubectl(t, "label", "--overwrite", "node", fmt.Sprintf("node%d", n), "weft.net/takeover=true")
 		eventually(t, fmt.Sprintf("agent of node%d", n), func() error {
 			name, _ := agent(t, n)
