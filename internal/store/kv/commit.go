@@ -73,6 +73,16 @@ func (s *Store) prepare(ctx context.Context, ops []store.Op) ([]step, error) {
 	return steps, nil
 }
 
+// Check says why op, on the object k, can't be meant, whatever is stored; for stores that
+// look at all operations of a commit before the first is carried out.
+func (s *Store) Check(op store.Op, k model.Key) error {
+	_, err := s.layout.keyFor(k)
+	if err == nil && op.Verb != store.Create {
+		_, err = revOf(op.Object.Object)
+	}
+	return err
+}
+
 func (s *Store) prepareOne(ctx context.Context, op store.Op, k model.Key) (step, error) {
 	st := step{op: op, key: k}
 	key, err := s.layout.keyFor(k)

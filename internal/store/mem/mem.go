@@ -56,7 +56,7 @@ type Piecewise struct {
 
 // Commit implements store.Store.
 func (p Piecewise) Commit(ctx context.Context, ops ...store.Op) ([]store.Object, error) {
-	return store.Piecewise{Write: p.write, Handle: handleIn, Parallel: 4}.Commit(ctx, ops)
+	return store.Piecewise{Write: p.write, Handle: handleIn, Check: p.Check, Parallel: 4}.Commit(ctx, ops)
 }
 
 func (p Piecewise) write(ctx context.Context, op store.Op, _ model.Key) (store.Object, error) {

@@ -223,10 +223,9 @@ func testPieces(t *testing.T, at Target) {
 	}
 	// On the way back the block is free before the handle is gone.
 	block, handle := get(t, s, model.Key{Kind: model.KindIPAMBlock, Name: "10.0.0.0-30"}), get(t, s, handleKey("h1"))
-	must(t, s, update(block))
 	next := *block.Object.(*v3.IPAMBlock)
 	next.Spec.SequenceNumber++
-	must(t, s, update(get(t, s, model.Key{Kind: model.KindIPAMBlock, Name: "10.0.0.0-30"}).With(&next)))
+	must(t, s, update(block.With(&next)))
 	_, err = s.Commit(t.Context(), remove(block), remove(handle))
 	wantErr(t, "the block has changed", err, store.ErrConflict, model.Key{Kind: model.KindIPAMBlock, Name: "10.0.0.0-30"})
 	get(t, s, handleKey("h1"))
