@@ -194,11 +194,16 @@ func (k *kubernetes) prepare(ctx context.Context, c *Config, st store.Store, hos
 		if conflict := (*startup.ConflictError)(nil); errors.As(err, &conflict) {
 			k.tellConflict(ctx, conflict)
 		}
-		if err == nil || k == nil || k.client == nil || c.NoWait || !kube.Transient(err) || ctx.Err() != nil {
+		undefined := errors.Is(err, store.ErrNoKind) // until somebody applies the definitions
+		if err == nil || k == nil || k.client == nil || c.NoWait || !kube.Transient(err) && !undefined || ctx.Err() != nil {
 			return node, err
 		}
 		if text := kube.Explain(err); text != last {
-			c.Log.Warn("waiting for the API server; what runs keeps its network", "err", text)
+			what := "the API server"
+			if undefined {
+				what = "the custom resource definitions"
+			}
+			c.Log.Warn("waiting for "+what+"; what runs keeps its network", "err", text)
 			last = text
 		}
 		select {

@@ -199,6 +199,40 @@ func TestWaitsForTheServer(t *testing.T) {
 	})
 }
 
+// bareStore is a datastore whose kinds nobody has defined at first.
+type bareStore struct {
+	mem.Store
+	undefined int // requests that are refused for that
+}
+
+func (s *bareStore) List(ctx context.Context, kind model.Kind, ns string) ([]store.Object, error) {
+	if s.undefined > 0 {
+		s.undefined--
+		return nil, fmt.Errorf("list %s: %w", kind, store.ErrNoKind)
+	}
+	return s.Store.List(ctx, kind, ns)
+}
+
+// TestWaitsForDefinitions: an agent that is applied together with the custom resource
+// definitions may be there first.
+func TestWaitsForDefinitions(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newKubeBench(t)
+		st := &bareStore{Store: mem.New(), undefined: 3}
+		if _, err := b.prepare(t.Context(), &b.c, st, b.machine()); err != nil {
+			t.Fatal(err)
+		}
+		if n := strings.Count(b.log.String(), "waiting for the custom resource definitions; what runs keeps its network"); n != 1 {
+			t.Errorf("said %d times, want once:\n%s", n, b.log)
+		}
+		st.undefined, b.c.NoWait = 1, true
+		if _, err := b.prepare(t.Context(), &b.c, st, b.machine()); !errors.Is(err, store.ErrNoKind) {
+			t.Errorf("told not to wait: %v", err)
+		}
+	})
+}
+
 // TestNodeThatIsNotThere: with the datastore in Kubernetes the node is waited for, with one
 // elsewhere it is done without.
 func TestNodeThatIsNotThere(t *testing.T) {
