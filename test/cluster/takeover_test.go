@@ -105,18 +105,28 @@ func (c calico) pods() []podState {
 func (c calico) definitions() string {
 	var docs []string
 	for _, k := range []struct{ plural, kind, scope string }{
-		{"bgpconfigurations", "BGPConfiguration", "Cluster"}, {"bgpfilters", "BGPFilter", "Cluster"},
-		{"bgppeers", "BGPPeer", "Cluster"}, {"blockaffinities", "BlockAffinity", "Cluster"},
-		{"caliconodestatuses", "CalicoNodeStatus", "Cluster"}, {"clusterinformations", "ClusterInformation", "Cluster"},
-		{"felixconfigurations", "FelixConfiguration", "Cluster"}, {"globalnetworkpolicies", "GlobalNetworkPolicy", "Cluster"},
-		{"globalnetworksets", "GlobalNetworkSet", "Cluster"}, {"hostendpoints", "HostEndpoint", "Cluster"},
-		{"ipamblocks", "IPAMBlock", "Cluster"}, {"ipamconfigs", "IPAMConfig", "Cluster"},
-		{"ipamhandles", "IPAMHandle", "Cluster"}, {"ippools", "IPPool", "Cluster"},
-		{"ipreservations", "IPReservation", "Cluster"}, {"kubecontrollersconfigurations", "KubeControllersConfiguration", "Cluster"},
-		{"networkpolicies", "NetworkPolicy", "Namespaced"}, {"networksets", "NetworkSet", "Namespaced"},
+		{"bgpconfigurations", "BGPConfiguration", "Cluster"},
+		{"bgpfilters", "BGPFilter", "Cluster"},
+		{"bgppeers", "BGPPeer", "Cluster"},
+		{"blockaffinities", "BlockAffinity", "Cluster"},
+		{"caliconodestatuses", "CalicoNodeStatus", "Cluster"},
+		{"clusterinformations", "ClusterInformation", "Cluster"},
+		{"felixconfigurations", "FelixConfiguration", "Cluster"},
+		{"globalnetworkpolicies", "GlobalNetworkPolicy", "Cluster"},
+		{"globalnetworksets", "GlobalNetworkSet", "Cluster"},
+		{"hostendpoints", "HostEndpoint", "Cluster"},
+		{"ipamblocks", "IPAMBlock", "Cluster"},
+		{"ipamconfigs", "IPAMConfig", "Cluster"},
+		{"ipamhandles", "IPAMHandle", "Cluster"},
+		{"ippools", "IPPool", "Cluster"},
+		{"ipreservations", "IPReservation", "Cluster"},
+		{"kubecontrollersconfigurations", "KubeControllersConfiguration", "Cluster"},
+		{"networkpolicies", "NetworkPolicy", "Namespaced"},
+		{"networksets", "NetworkSet", "Namespaced"},
 		{"stagedglobalnetworkpolicies", "StagedGlobalNetworkPolicy", "Cluster"},
 		{"stagedkubernetesnetworkpolicies", "StagedKubernetesNetworkPolicy", "Namespaced"},
-		{"stagednetworkpolicies", "StagedNetworkPolicy", "Namespaced"}, {"tiers", "Tier", "Cluster"},
+		{"stagednetworkpolicies", "StagedNetworkPolicy", "Namespaced"},
+		{"tiers", "Tier", "Cluster"},
 	} {
 		docs = append(docs, fmt.Sprintf(`
 apiVersion: apiextensions.k8s.io/v1
