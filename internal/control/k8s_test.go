@@ -20,6 +20,7 @@ import (
 	"github.com/weft-net/weft/internal/control"
 	"github.com/weft-net/weft/internal/kube"
 	"github.com/weft-net/weft/internal/model"
+	"github.com/weft-net/weft/internal/secret"
 	"github.com/weft-net/weft/internal/store/etcd"
 	kubestore "github.com/weft-net/weft/internal/store/kube"
 	"github.com/weft-net/weft/internal/testenv"
@@ -89,7 +90,7 @@ func (c *cluster) as(namespace, account string) kube.Config {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	return kube.Config{Server: c.api.URL, Token: kube.Secret(token.Status.Token), Insecure: true}
+	return kube.Config{Server: c.api.URL, Token: secret.Text(token.Status.Token), Insecure: true}
 }
 
 // account makes a service account of the namespace d that may do these things in the

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"net"
 	"net/url"
 	"os"
@@ -14,30 +13,12 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/weft-net/weft/internal/secret"
 )
 
 // serviceAccount is the directory in which a pod finds its service account.
 const serviceAccount = "/var/run/secrets/kubernetes.io/serviceaccount"
-
-// Secret is text that is never printed.
-type Secret string
-
-// String implements fmt.Stringer.
-func (s Secret) String() string {
-	if s == "" {
-		return ""
-	}
-	return "(secret)"
-}
-
-// GoString implements fmt.GoStringer.
-func (s Secret) GoString() string { return strconv.Quote(s.String()) }
-
-// LogValue implements slog.LogValuer.
-func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
-
-// MarshalText implements encoding.TextMarshaler.
-func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
 // Config says how to reach an API server. The zero Config names none.
 type Config struct {
@@ -50,7 +31,7 @@ type Config struct {
 	// fields below win over what it says.
 	Server string
 	// Token or the file that holds it; the file is read again when it changes.
-	Token     Secret
+	Token     secret.Text
 	TokenFile string
 	// CAFile is PEM: who signed the server's certificate; empty: the system's. CertFile
 	// and KeyFile are this client's, both or none.
@@ -79,7 +60,7 @@ type Config struct {
 func ConfigFromEnv(lookup func(string) string) (Config, error) {
 	c := Config{
 		Kubeconfig: lookup("KUBECONFIG"), Context: lookup("K8S_CURRENT_CONTEXT"),
-		Server: lookup("K8S_API_ENDPOINT"), Token: Secret(lookup("K8S_API_TOKEN")),
+		Server: lookup("K8S_API_ENDPOINT"), Token: secret.Text(lookup("K8S_API_TOKEN")),
 		CAFile: lookup("K8S_CA_FILE"), CertFile: lookup("K8S_CERT_FILE"), KeyFile: lookup("K8S_KEY_FILE"),
 	}
 	if v := lookup("K8S_INSECURE_SKIP_TLS_VERIFY"); v != "" {

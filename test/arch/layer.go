@@ -51,6 +51,7 @@ func places() map[string]Layer {
 		"internal/wireguard": Deciders,
 
 		"internal/kube":      Doors,
+		"internal/secret":    Doors,
 		"internal/store":     Doors,
 		"internal/kernel":    Doors,
 		"internal/speaker":   Doors,

@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/url"
 	"os"
@@ -14,27 +13,9 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/weft-net/weft/internal/secret"
 )
-
-// Secret is text that is never printed.
-type Secret string
-
-// String implements fmt.Stringer.
-func (s Secret) String() string {
-	if s == "" {
-		return ""
-	}
-	return "(secret)"
-}
-
-// GoString implements fmt.GoStringer.
-func (s Secret) GoString() string { return strconv.Quote(s.String()) }
-
-// LogValue implements slog.LogValuer.
-func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
-
-// MarshalText implements encoding.TextMarshaler.
-func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
 // Config says how to reach an etcd cluster. Certificates are PEM, each either
 // inline or in a file; inline wins.
@@ -47,11 +28,11 @@ type Config struct {
 	DiscoverySRV string
 	// Username and Password are both set or both empty.
 	Username string
-	Password Secret
+	Password secret.Text
 	// Key and Cert are this client's, CACert the authority that signed the
 	// servers' certificates; the system's if there is none.
 	KeyFile, CertFile, CACertFile string
-	Key, Cert, CACert             Secret
+	Key, Cert, CACert             secret.Text
 	// Timeout bounds Open, and each request whose context has no deadline. 0: 10 s.
 	Timeout time.Duration
 }
@@ -69,9 +50,9 @@ type Config struct {
 func ConfigFromEnv(lookup func(string) string) (Config, error) {
 	c := Config{
 		DiscoverySRV: lookup("ETCD_DISCOVERY_SRV"),
-		Username:     lookup("ETCD_USERNAME"), Password: Secret(lookup("ETCD_PASSWORD")),
+		Username:     lookup("ETCD_USERNAME"), Password: secret.Text(lookup("ETCD_PASSWORD")),
 		KeyFile: lookup("ETCD_KEY_FILE"), CertFile: lookup("ETCD_CERT_FILE"), CACertFile: lookup("ETCD_CA_CERT_FILE"),
-		Key: Secret(lookup("ETCD_KEY")), Cert: Secret(lookup("ETCD_CERT")), CACert: Secret(lookup("ETCD_CA_CERT")),
+		Key: secret.Text(lookup("ETCD_KEY")), Cert: secret.Text(lookup("ETCD_CERT")), CACert: secret.Text(lookup("ETCD_CA_CERT")),
 	}
 	for e := range strings.SplitSeq(lookup("ETCD_ENDPOINTS"), ",") {
 		if e = strings.TrimSpace(e); e != "" {
@@ -118,7 +99,7 @@ func (c Config) check() error {
 		return errors.New("ETCD_ENDPOINTS: some endpoints use TLS and some do not: must be all or none")
 	case (c.Username == "") != (c.Password == ""):
 		return errors.New("ETCD_USERNAME and ETCD_PASSWORD: one is set and the other is not: must be both or none")
-	case (c.Key+Secret(c.KeyFile) == "") != (c.Cert+Secret(c.CertFile) == ""):
+	case (c.Key+secret.Text(c.KeyFile) == "") != (c.Cert+secret.Text(c.CertFile) == ""):
 		return errors.New("ETCD_KEY_FILE and ETCD_CERT_FILE: one is set and the other is not: must be both or none")
 	}
 	return nil
@@ -206,7 +187,7 @@ func (c Config) tls() (*tls.Config, error) {
 }
 
 // pem is the inline text, or what the file holds; nil if there is neither.
-func pem(variable string, inline Secret, path string) ([]byte, error) {
+func pem(variable string, inline secret.Text, path string) ([]byte, error) {
 	if inline != "" || path == "" {
 		if inline == "" {
 			return nil, nil

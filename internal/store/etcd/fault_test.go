@@ -24,6 +24,7 @@ import (
 
 	v3 "github.com/weft-net/weft/api/v3"
 	"github.com/weft-net/weft/internal/model"
+	"github.com/weft-net/weft/internal/secret"
 	"github.com/weft-net/weft/internal/store"
 	"github.com/weft-net/weft/internal/store/etcd"
 	"github.com/weft-net/weft/internal/store/etcd/server"
@@ -139,12 +140,12 @@ func TestTLS(t *testing.T) {
 	dir := t.TempDir()
 	pki := newPKI(t, dir)
 	address := pki.serve(t, dir)
-	text := func(path string) etcd.Secret {
+	text := func(path string) secret.Text {
 		data, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return etcd.Secret(data)
+		return secret.Text(data)
 	}
 	for name, c := range map[string]etcd.Config{
 		"files":  {CACertFile: pki.ca, CertFile: pki.cert, KeyFile: pki.key},
@@ -244,7 +245,7 @@ func TestAuthentication(t *testing.T) {
 		"stranger:sesame": at + `user "stranger" may not do this: permission denied`,
 	} {
 		name, password, _ := strings.Cut(user, ":")
-		s, err := etcd.Open(ctx, etcd.Config{Endpoints: []string{endpoint}, Username: name, Password: etcd.Secret(password)})
+		s, err := etcd.Open(ctx, etcd.Config{Endpoints: []string{endpoint}, Username: name, Password: secret.Text(password)})
 		if err == nil {
 			s.Close()
 			t.Errorf("%s: opened", user)
