@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"github.com/weft-net/weft/internal/ctl"
 	"github.com/weft-net/weft/internal/run"
@@ -18,6 +19,7 @@ var version = "unknown"
 func main() {
 	ctx := run.Context(context.Background())
 	err := ctl.Execute(ctx, ctl.Process{
+		Program: filepath.Base(os.Args[0]),
 		Args:    os.Args[1:],
 		Environ: os.Environ(),
 		Stdin:   os.Stdin,

@@ -33,6 +33,7 @@ import (
 
 // Process is what a command may know of the process it runs in.
 type Process struct {
+	Program        string   // the name it was started by, without directory: weft, calicoctl, kubectl-weft
 	Args           []string // without the program's name
 	Environ        []string // NAME=value
 	Stdin          io.Reader
@@ -79,10 +80,12 @@ func ExitCode(err error) int {
 	return 1
 }
 
-// Execute runs the command that p.Args name.
+// Execute runs the command that p.Args name. Started as calicoctl it speaks as Calico's
+// tool does, for the scripts that read it: see [client].
 func Execute(ctx context.Context, p Process) error {
+	c := &client{Process: p, calico: p.Program == calicoctl}
 	root := &cobra.Command{
-		Use:           "weft",
+		Use:           c.name(),
 		Short:         "A pure layer-3 network for containers, and its policy",
 		Long:          "weft gives Kubernetes clusters, Docker hosts and bare-metal machines a pure layer-3 network.",
 		Example:       "  weft lab up          a cluster of three nodes on this machine\n  weft node status     how the node agent here is",
@@ -93,13 +96,21 @@ func Execute(ctx context.Context, p Process) error {
 	root.SetIn(p.Stdin)
 	root.SetOut(p.Stdout)
 	root.SetErr(p.Stderr)
+	if c.name() == kubectlPlugin {
+		root.Use = "kubectl-weft"
+		root.Annotations = map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl weft"}
+	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return &UsageError{fmt.Errorf("%w: see '%s --help'", err, cmd.CommandPath())}
 	})
-	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(nodeCommand(p), policyCommand(p), explainCommand(p), storeCommand(p), controllersCommand(p), labCommand(p), versionCommand(p))
+	c.flags(root)
+	root.AddCommand(c.commands()...)
 	group(root)
-	return root.ExecuteContext(ctx)
+	err := root.ExecuteContext(ctx)
+	if c.calico {
+		return c.complain(err)
+	}
+	return err
 }
 
 // group makes commands that only hold others refuse what they don't know; and
