@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/cache"
 
 	v3 "github.com/weft-net/weft/api/v3"
 	"github.com/weft-net/weft/internal/control/leak"
@@ -69,21 +71,63 @@ func (t *term) nodes() controller {
 		changed, stop := follow(f, sameNode)
 		defer stop()
 		kick := make(chan struct{}, 1)
+		soon := func() {
+			select {
+			case kick <- struct{}{}:
+			default:
+			}
+		}
+		defer s.followStrays(soon)()
+		var delay time.Duration
 		return t.loop(ctx, Node, merge(ctx, changed.kick, kick), func(ctx context.Context, _ bool) error {
-			_, seen := changed.take()
+			keys, seen := changed.take()
+			if len(keys) > 0 {
+				delay = 0
+			}
 			again, err := s.pass(ctx, seen)
 			if again && err == nil {
-				// Pods of nodes that are gone go a little later.
-				time.AfterFunc(t.retry.last/2, func() {
-					select {
-					case kick <- struct{}{}:
-					default:
-					}
-				})
+				// What must be seen twice is looked at again soon, and then less and less often.
+				delay = min(max(2*delay, t.retry.first), t.retry.last/2)
+				time.AfterFunc(delay, soon)
 			}
 			return err
 		}, func() []string { return s.notes })
 	}}
+}
+
+// followStrays calls soon a moment after pods of nodes that are gone went, or ended, until
+// the returned function is called: such pods go some time after their node, and nobody is
+// left on it to give their addresses back. A moment, because they go one after the other.
+func (s *sweeper) followStrays(soon func()) (stop func()) {
+	if s.pods == nil {
+		return func() {}
+	}
+	var due atomic.Bool
+	note := func(o any) {
+		if unknown, ok := o.(cache.DeletedFinalStateUnknown); ok {
+			o = unknown.Obj
+		}
+		p, ok := o.(*corev1.Pod)
+		if !ok || p.Spec.NodeName == "" || s.from.get(p.Spec.NodeName) != nil || !due.CompareAndSwap(false, true) {
+			return
+		}
+		time.AfterFunc(s.retry.first, func() {
+			due.Store(false)
+			soon()
+		})
+	}
+	reg, err := s.pods.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		UpdateFunc: func(old, now any) {
+			if a, ok := old.(*corev1.Pod); ok && a.Status.Phase != now.(*corev1.Pod).Status.Phase {
+				note(now)
+			}
+		},
+		DeleteFunc: note,
+	})
+	if err != nil { // the informer has ended
+		return func() {}
+	}
+	return func() { _ = s.pods.informer.RemoveEventHandler(reg) }
 }
 
 // merge gives one channel of two, until ctx ends.

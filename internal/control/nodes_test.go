@@ -15,6 +15,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	v3 "github.com/weft-net/weft/api/v3"
+	"github.com/weft-net/weft/internal/control"
 	"github.com/weft-net/weft/internal/model"
 )
 
@@ -67,6 +68,36 @@ func TestNodeGone(t *testing.T) {
 	}
 	if got, want := w.names(model.KindIPAMHandle), []string{"net.web-a"}; !slices.Equal(got, want) {
 		t.Errorf("handles: got %v, want %v", got, want)
+	}
+}
+
+// TestPodsOfNodeGone: with Kubernetes as the datastore there is nothing but the addresses
+// that tells of a node that is gone. They go when the pods do, which is later than the
+// node, and nobody waits for the next look at everything; nor does anything go that an old
+// list lacks.
+func TestPodsOfNodeGone(t *testing.T) {
+	t.Parallel()
+	w := twoNodes(t)
+	w.env["RECONCILER_PERIOD"] = "24h" // just the events
+	w.tune = func(c *control.Config) { c.Etcd = false }
+	w.start()
+	w.until("first pass", func() bool { return w.passes("node") >= 1 })
+	before := w.passes("node")
+	if err := w.kube.CoreV1().Nodes().Delete(t.Context(), "node-b", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	w.until("pass after the node", func() bool { return w.passes("node") > before })
+	if got := w.held("net.web-b"); len(got) != 2 {
+		t.Fatalf("addresses of a pod that exists still: %v left", got)
+	}
+	if err := w.kube.CoreV1().Pods("d").Delete(t.Context(), "web-b", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	w.until("addresses and blocks", func() bool {
+		return len(w.held("net.web-b")) == 0 && len(w.names(model.KindIPAMBlock)) == 2
+	})
+	if got := w.held("net.web-a"); len(got) != 2 {
+		t.Errorf("addresses of web-a: %v", got)
 	}
 }
 
