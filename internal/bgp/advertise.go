@@ -106,14 +106,14 @@ func (b *batch) add(d destID, best *path) {
 	attrs := n.r.exported(&n.outl, n.id, d, best, b.exports)
 	if attrs == nil {
 		if n.advertised.set(d, false) {
-			n.nAdvertised--
+			n.countAdvertised(k.family(), -1)
 			i := k.family() - 1
 			b.withdraw[i] = append(b.withdraw[i], k.prefix())
 		}
 		return
 	}
 	if n.advertised.set(d, true) {
-		n.nAdvertised++
+		n.countAdvertised(k.family(), 1)
 	}
 	g := b.groups[attrs]
 	if g == nil {
@@ -122,6 +122,14 @@ func (b *batch) add(d destID, best *path) {
 		b.order = append(b.order, g)
 	}
 	g.prefixes = append(g.prefixes, k.prefix())
+}
+
+// countAdvertised adds to the number of prefixes that the peer has from us.
+func (n *neighbor) countAdvertised(f Families, more int) {
+	n.nAdvertised += more
+	if f == IPv6 {
+		n.nAdvertised6 += more
+	}
 }
 
 // exported is what the peer with the given outlet and id is told of d, nil for

@@ -258,6 +258,8 @@ func (w *world) compare() {
 		}
 		if s := w.r.Status()[i]; s.Advertised != len(p.told) || s.Received != len(p.tells) {
 			w.t.Fatalf("counts of %v: %+v", p.addr, s)
+		} else if r, _ := w.r.Routes(p.addr); len(r.Received) != s.Received || len(r.Advertised) != s.Advertised || s.Received6+s.Advertised6 != 0 {
+			w.t.Fatalf("routes of %v: %+v with %+v", p.addr, r, s)
 		}
 	}
 }

@@ -38,8 +38,12 @@ type PeerStatus struct {
 	Since time.Time // when State was entered
 	Err   string    // why the last session ended; while there was none, the last attempt; "" if neither did
 
-	Received   int // prefixes accepted from the peer, stale ones included
-	Advertised int // prefixes the peer has from us
+	Families   Families // that the session carries; none while it is not established
+	Received   int      // prefixes accepted from the peer, stale ones included, of both families
+	Advertised int      // prefixes the peer has from us, of both families
+	Received6  int      // of Received, those of IPv6
+	// Advertised6 is how many of Advertised are of IPv6.
+	Advertised6 int
 	Stale      int // prefixes kept through the peer's graceful restart
 }
 

@@ -22,16 +22,18 @@ type neighbor struct {
 	outl outlet
 
 	received   int // paths
+	received6  int // of them, those of IPv6
 	nStale     int
 	staleUntil time.Time
 	upSince    time.Time
 	waiting    Families // whose End-of-RIB has not come
 
-	pending     bitset // prefixes to look at in Updates
-	advertised  bitset // prefixes that the peer has from us
-	nAdvertised int
-	dirty       bool     // Updates may have something to send
-	owed        Families // whose End-of-RIB we have not sent
+	pending      bitset // prefixes to look at in Updates
+	advertised   bitset // prefixes that the peer has from us
+	nAdvertised  int
+	nAdvertised6 int      // of them, those of IPv6
+	dirty        bool     // Updates may have something to send
+	owed         Families // whose End-of-RIB we have not sent
 }
 
 // settles is until when the first synchronisation, begun at start, waits for
@@ -80,7 +82,7 @@ func (n *neighbor) feed(families Families) {
 // down implements events.
 func (n *neighbor) down(keep Families, err error) {
 	restart := n.conn.open.Restart.Time
-	n.conn, n.pending, n.advertised, n.nAdvertised = nil, nil, nil, 0
+	n.conn, n.pending, n.advertised, n.nAdvertised, n.nAdvertised6 = nil, nil, nil, 0, 0
 	n.dirty, n.owed = false, 0
 	n.r.reports = append(n.r.reports, Report{Peer: n.name, Err: err})
 	if n.nStale > 0 {
@@ -135,6 +137,9 @@ func (n *neighbor) remove(d destID, match func(*path) bool) {
 	})
 	if k > 0 {
 		n.received -= k
+		if n.r.rib.entry(d).key.family() == IPv6 {
+			n.received6 -= k
+		}
 		n.r.changed(d, old)
 	}
 }
@@ -232,6 +237,9 @@ func (n *neighbor) put(d destID, id uint32, attrs attrID) {
 	added, changed := rib.put(d, n.id, id, attrs)
 	if added {
 		n.received++
+		if rib.entry(d).key.family() == IPv6 {
+			n.received6++
+		}
 	}
 	if changed {
 		n.r.changed(d, old)

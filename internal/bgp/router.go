@@ -160,6 +160,10 @@ func (r *Router) Status() []PeerStatus {
 		s := PeerStatus{
 			Name: name, Kind: n.cfg.Kind, Addr: n.cfg.Addr, ASN: n.cfg.ASN, State: n.sess.State(), Since: n.sess.since,
 			Received: n.received, Advertised: n.nAdvertised, Stale: n.nStale,
+			Received6: n.received6, Advertised6: n.nAdvertised6,
+		}
+		if n.conn != nil {
+			s.Families = n.conn.opts.Families
 		}
 		if n.sess.err != nil {
 			s.Err = n.sess.err.Error()

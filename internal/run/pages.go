@@ -19,12 +19,23 @@ type Health struct {
 	Why   string
 }
 
-// Page makes what a page says, to be written as JSON.
+// Page makes what a page says, to be written as JSON. It is an [http.Handler].
 type Page func(context.Context) (any, error)
+
+// ServeHTTP implements [http.Handler].
+func (p Page) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, err := p(r.Context())
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(body)
+}
 
 // Pages serves /liveness and /readiness (200 or 503), and the given pages by name,
 // on l until ctx ends.
-func Pages(ctx context.Context, l net.Listener, health func() Health, pages map[string]Page) error {
+func Pages(ctx context.Context, l net.Listener, health func() Health, pages map[string]http.Handler) error {
 	mux := http.NewServeMux()
 	answer := func(w http.ResponseWriter, ok bool, why string) {
 		if !ok {
@@ -44,15 +55,7 @@ func Pages(ctx context.Context, l net.Listener, health func() Health, pages map[
 		answer(w, h.Ready, h.Why)
 	})
 	for name, page := range pages {
-		mux.HandleFunc("/"+name, func(w http.ResponseWriter, r *http.Request) {
-			body, err := page(r.Context())
-			if err != nil {
-				http.Error(w, err.Error(), http.StatusInternalServerError)
-				return
-			}
-			w.Header().Set("Content-Type", "application/json")
-			_ = json.NewEncoder(w).Encode(body)
-		})
+		mux.Handle("/"+name, page)
 	}
 	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	defer context.AfterFunc(ctx, func() { _ = srv.Close() })()
@@ -62,18 +65,39 @@ func Pages(ctx context.Context, l net.Listener, health func() Health, pages map[
 	return context.Cause(ctx)
 }
 
-// Fetch reads a page from a unix socket into out.
+// Fetch reads a page from a unix socket into out. A page may have a query: "routes?peer=…".
 func Fetch(ctx context.Context, socket, page string, out any) error {
-	resp, err := get(ctx, socket, page)
+	body, err := open(ctx, socket, page)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = resp.Body.Close() }()
-	if resp.StatusCode != http.StatusOK {
-		why, _ := io.ReadAll(io.LimitReader(resp.Body, 4096))
-		return errors.New(strings.TrimSpace(string(why)))
+	defer func() { _ = body.Close() }()
+	return json.NewDecoder(body).Decode(out)
+}
+
+// FetchTo copies a page from a unix socket as it is.
+func FetchTo(ctx context.Context, socket, page string, out io.Writer) error {
+	body, err := open(ctx, socket, page)
+	if err != nil {
+		return err
 	}
-	return json.NewDecoder(resp.Body).Decode(out)
+	defer func() { _ = body.Close() }()
+	_, err = io.Copy(out, body)
+	return err
+}
+
+// open begins to read a page; an answer that is not 200 is an error with what it says.
+func open(ctx context.Context, socket, page string) (io.ReadCloser, error) {
+	resp, err := get(ctx, socket, page)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode == http.StatusOK {
+		return resp.Body, nil
+	}
+	why, _ := io.ReadAll(io.LimitReader(resp.Body, 4096))
+	_ = resp.Body.Close()
+	return nil, errors.New(strings.TrimSpace(string(why)))
 }
 
 // Probe asks for the page liveness or readiness on a unix socket: what it says, and whether

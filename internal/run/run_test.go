@@ -3,8 +3,11 @@ package run
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
+	"net/http"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -18,9 +21,10 @@ func TestPages(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() {
-		done <- Pages(ctx, l, func() Health { return Health{} }, map[string]Page{
-			"count":  func(context.Context) (any, error) { return map[string]int{"a": 1}, nil },
-			"broken": func(context.Context) (any, error) { return nil, errors.New("no counters") },
+		done <- Pages(ctx, l, func() Health { return Health{} }, map[string]http.Handler{
+			"count":  Page(func(context.Context) (any, error) { return map[string]int{"a": 1}, nil }),
+			"broken": Page(func(context.Context) (any, error) { return nil, errors.New("no counters") }),
+			"echo":   http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, r.FormValue("q")) }),
 		})
 	}()
 	var got map[string]int
@@ -29,6 +33,10 @@ func TestPages(t *testing.T) {
 	}
 	if err := Fetch(t.Context(), path, "broken", &got); err == nil || err.Error() != "no counters" {
 		t.Errorf("a page that fails: %v", err)
+	}
+	var text strings.Builder
+	if err := FetchTo(t.Context(), path, "echo?q=fd00::1%25eth0", &text); err != nil || text.String() != "fd00::1%eth0" {
+		t.Errorf("a page with a query: %q, %v", text.String(), err)
 	}
 	if err := Fetch(t.Context(), path, "other", &got); err == nil {
 		t.Error("a page that is not there was read")

@@ -95,6 +95,14 @@ func (s *Speaker) Status() []bgp.PeerStatus {
 	return s.router.Status()
 }
 
+// Routes tells what the peer with that address told and was told; false if there is no such
+// peer. Sessions wait meanwhile, some milliseconds for 100,000 routes.
+func (s *Speaker) Routes(peer netip.Addr) (bgp.PeerRoutes, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.router.Routes(peer)
+}
+
 // Stop tells every peer that we leave for good, so that they withdraw our
 // routes at once. Run goes on, without sessions, until its context ends.
 func (s *Speaker) Stop() { s.step(s.router.Stop) }
