@@ -63,8 +63,9 @@ const firstPolicyTimeout = 20 * time.Second
 // otherwise.
 type Config struct {
 	Settings startup.Settings
-	// Open connects to the datastore; it may wait for it. What it returns is closed in the end.
-	Open    func(context.Context) (store.Store, error)
+	// Open connects to the datastore; it may wait for it, and calls waits with why as often as
+	// it likes. What it returns is closed in the end.
+	Open    func(ctx context.Context, waits func(why error)) (store.Store, error)
 	Felix   []model.FelixConfig // settings of the process, the strongest first; may be empty
 	Peering peering.Options     // its Secrets are read from SecretsDir
 	Backend Backend             // CALICO_NETWORKING_BACKEND
@@ -87,8 +88,9 @@ type Config struct {
 	// answer.
 	NoWait bool
 
-	Log   *slog.Logger
-	Level *slog.LevelVar // of Log; follows logSeverityScreen
+	Log    *slog.Logger
+	Level  *slog.LevelVar // of Log; follows logSeverityScreen
+	Recent *run.Recent    // what was logged last, for diagnostics; nil: nothing
 }
 
 // Backend is how routes to other nodes come about (CALICO_NETWORKING_BACKEND).
@@ -102,29 +104,37 @@ const (
 )
 
 // Run prepares the node and keeps it right until ctx ends. It returns nil when
-// ctx ended, else the first thing that could not go on. What it serves of its health is there
-// before all else.
+// ctx ended, else the first thing that could not go on. What it serves of its health, and the
+// status socket, are there before all else.
 func Run(ctx context.Context, c Config) error {
 	p := newPages(c.Log)
 	p.configure(route.SettingsFor(model.Node{Name: c.Settings.Node}, nil, c.Felix...).Pages)
 	served, end := context.WithCancel(ctx)
+	s := &socket{node: c.Settings.Node, version: c.Version, started: time.Now(), pages: p, recent: c.Recent}
+	l, err := rpc.Listen(c.StatusSocket)
+	if err != nil {
+		return err
+	}
 	var serving sync.WaitGroup
 	serving.Go(func() { p.run(served) })
 	defer serving.Wait()
 	defer end()
-	err := runBehind(ctx, c, p)
-	if ctx.Err() != nil {
+	asked, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	serving.Go(func() { fail(s.serve(served, l)) })
+	if err = runBehind(asked, c, s); ctx.Err() != nil {
 		return nil
 	}
 	return err
 }
 
 // runBehind is Run behind its pages.
-func runBehind(ctx context.Context, c Config, p *pages) error {
+func runBehind(ctx context.Context, c Config, s *socket) error {
+	p := s.pages
 	k := newKubernetes(c)
 	defer k.begin(ctx)()
 	p.waiting("waiting for the datastore")
-	st, err := c.Open(ctx)
+	st, err := c.Open(ctx, func(why error) { p.waiting("waiting for the datastore: " + why.Error()) })
 	if err != nil {
 		return err
 	}
@@ -148,7 +158,8 @@ func runBehind(ctx context.Context, c Config, p *pages) error {
 	if err != nil {
 		return err
 	}
-	err = a.run(ctx, host)
+	a.started = s.started
+	err = a.run(ctx, host, s)
 	if conflict := (*startup.ConflictError)(nil); errors.As(err, &conflict) {
 		k.tellConflict(ctx, conflict)
 	}
@@ -298,14 +309,10 @@ func (a *agent) attachments(table *fib.FIB, guard *filter) *attachments {
 }
 
 // run runs the parts until one of them fails or ctx ends.
-func (a *agent) run(ctx context.Context, host startup.Host) error {
+func (a *agent) run(ctx context.Context, host startup.Host, s *socket) error {
 	cniSocket, err := rpc.Listen(a.CNISocket)
 	if err != nil {
 		return err
-	}
-	statusSocket, err := rpc.Listen(a.StatusSocket)
-	if err != nil {
-		return errors.Join(err, cniSocket.Close())
 	}
 	a.record = &startup.Refresher{Store: a.store, Settings: a.Settings, Host: host, Log: a.Log}
 	batches := make(chan model.Batch)
@@ -326,12 +333,6 @@ func (a *agent) run(ctx context.Context, host startup.Host) error {
 	start(func(ctx context.Context) error { return a.engine.run(ctx, batches, learned, a.mtus) })
 	start(func(ctx context.Context) error { return a.drain(ctx) })
 	start(func(ctx context.Context) error { return rpc.Serve(ctx, cniSocket, a.cni, a.Log) })
-	start(func(ctx context.Context) error {
-		return run.Pages(ctx, statusSocket, a.health, map[string]run.Page{
-			"status": func(context.Context) (any, error) { return a.status(), nil },
-			"policy": func(ctx context.Context) (any, error) { return a.engine.filter.stats(ctx) },
-		})
-	})
 	start(func(ctx context.Context) error { return a.watchAddress(ctx) })
 	start(a.engine.pulse.run)
 	a.kube.run(start, a.routingDown)
@@ -346,6 +347,7 @@ func (a *agent) run(ctx context.Context, host startup.Host) error {
 // readiness in between.
 func (a *agent) drain(ctx context.Context) error {
 	select {
+	s.agent.Store(a)
 	case <-a.engine.synced:
 	case <-ctx.Done():
 		return context.Cause(ctx)

@@ -57,6 +57,15 @@ type Peer struct {
 	Received   int       `json:"received"`
 	Advertised int       `json:"advertised"`
 	Stale      int       `json:"stale"`
+	IPv4       Exchange  `json:"ipv4"`
+	IPv6       Exchange  `json:"ipv6"`
+}
+
+// Exchange is what a session carries of one family.
+type Exchange struct {
+	Negotiated bool `json:"negotiated"` // the session carries routes of that family
+	Received   int  `json:"received"`
+	Advertised int  `json:"advertised"`
 }
 
 // status is how this agent is now.
@@ -75,6 +84,8 @@ func (a *agent) status() Status {
 		s.Peers = append(s.Peers, Peer{
 			Name: p.Name, Type: peerType(p.Kind), Addr: p.Addr.String(), ASN: p.ASN, State: p.State.String(),
 			Since: p.Since, Info: p.Err, Received: p.Received, Advertised: p.Advertised, Stale: p.Stale,
+			IPv4: Exchange{p.Families.Has(bgp.IPv4), p.Received - p.Received6, p.Advertised - p.Advertised6},
+			IPv6: Exchange{p.Families.Has(bgp.IPv6), p.Received6, p.Advertised6},
 		})
 	}
 	return s

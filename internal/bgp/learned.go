@@ -44,7 +44,7 @@ type PeerStatus struct {
 	Received6  int      // of Received, those of IPv6
 	// Advertised6 is how many of Advertised are of IPv6.
 	Advertised6 int
-	Stale      int // prefixes kept through the peer's graceful restart
+	Stale       int // prefixes kept through the peer's graceful restart
 }
 
 // State is a state of the finite state machine of RFC 4271 §8.2.2.

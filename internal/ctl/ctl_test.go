@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -96,8 +97,8 @@ func TestNodeStatus(t *testing.T) {
 		Notes: []string{"IPPool/p: invalid"},
 	}
 	go func() {
-		_ = run.Pages(t.Context(), l, func() run.Health { return run.Health{} }, map[string]run.Page{
-			"status": func(context.Context) (any, error) { return s, nil },
+		_ = run.Pages(t.Context(), l, func() run.Health { return run.Health{} }, map[string]http.Handler{
+			"status": run.Page(func(context.Context) (any, error) { return s, nil }),
 		})
 	}()
 	env := []string{"WEFT_STATUS_SOCKET=" + socket}

@@ -39,6 +39,9 @@ const (
 	defaultFelixFile    = "/etc/calico/felix.cfg"
 )
 
+// recentLines is how much of its log an agent keeps for 'weft node diags'.
+const recentLines = 2000
+
 func nodeCommand(p Process) *cobra.Command {
 	cmd := &cobra.Command{Use: "node", Short: "The node agent of this machine"}
 	cmd.AddCommand(nodeRunCommand(p), nodeStatusCommand(p), nodeHealthCommand(p), nodeAddressesCommand(p))
@@ -95,12 +98,13 @@ and of its own:
 
 func nodeRun(ctx context.Context, p Process) error {
 	var level slog.LevelVar
-	log := run.Logger(p.Stderr, &level)
+	recent := run.NewRecent(recentLines)
+	log := run.Logger(io.MultiWriter(recent, p.Stderr), &level)
 	c, err := agentConfig(p, log)
 	if err != nil {
 		return err
 	}
-	c.Level = &level
+	c.Level, c.Recent = &level, recent
 	if err := sysctl.Unlock(); err != nil {
 		log.Warn("settings of the network can't be changed; those that are not as they must be will be named", "err", err)
 	}
@@ -113,7 +117,9 @@ func nodeRun(ctx context.Context, p Process) error {
 	if err := kubernetesConfig(p, &c); err != nil {
 		return err
 	}
-	c.Open = func(ctx context.Context) (store.Store, error) { return openStoreOn(ctx, p, c.Kube, log) }
+	c.Open = func(ctx context.Context, waits func(error)) (store.Store, error) {
+		return openStoreOn(ctx, p, c.Kube, log, waits)
+	}
 	return agent.Run(ctx, c)
 }
 
@@ -153,13 +159,14 @@ func wait(p Process) (string, error) {
 
 // openStore connects to the datastore, see openStoreOn.
 func openStore(ctx context.Context, p Process, log *slog.Logger) (store.Store, error) {
-	return openStoreOn(ctx, p, nil, log)
+	return openStoreOn(ctx, p, nil, log, func(error) {})
 }
 
 // openStoreOn connects to the datastore; one in Kubernetes shares the connection of server, if
 // there is one. With WAIT_FOR_DATASTORE=true it waits for one that is not there yet, for
-// Kubernetes unless that is false; a setting that is wrong is an error all the same.
-func openStoreOn(ctx context.Context, p Process, server *kube.Client, log *slog.Logger) (store.Store, error) {
+// Kubernetes unless that is false, and tells why; a setting that is wrong is an error all the
+// same.
+func openStoreOn(ctx context.Context, p Process, server *kube.Client, log *slog.Logger, tell func(why error)) (store.Store, error) {
 	waits, err := wait(p)
 	if err != nil {
 		return nil, err
@@ -174,7 +181,9 @@ func openStoreOn(ctx context.Context, p Process, server *kube.Client, log *slog.
 			return st, err
 		}
 		if err.Error() != last {
-			log.Warn("waiting for the datastore; what runs keeps its network", "err", kube.Explain(err))
+			why := kube.Explain(err)
+			log.Warn("waiting for the datastore; what runs keeps its network", "err", why)
+			tell(errors.New(why))
 			last = err.Error()
 		}
 		select {
