@@ -1,14 +1,12 @@
 package ctl
 
 import (
-	"context"
 	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
 
-	"github.com/weft-net/weft/internal/store"
-	"github.com/weft-net/weft/internal/store/datastore"
+	"github.com/weft-net/weft/internal/ctl/settings"
 )
 
 // Names that this program may be started by, beside its own.
@@ -30,6 +28,8 @@ type client struct {
 	kubeContext          string // of the kubeconfig; empty: its current one
 	allowVersionMismatch bool   // taken for compatibility: versions may differ anyway
 	logLevel             string
+
+	read *settings.Settings // nil until they are needed
 }
 
 // name is what the program calls itself.
@@ -44,30 +44,22 @@ func (c *client) name() string {
 // flags adds those that all commands take.
 func (c *client) flags(root *cobra.Command) {
 	f := root.PersistentFlags()
-	f.StringVarP(&c.configFile, "config", "c", defaultConfigFile, "file with the settings of the datastore, as calicoctl has it")
+	f.StringVarP(&c.configFile, "config", "c", settings.DefaultFile, "file with the settings of the datastore")
 	f.StringVar(&c.kubeContext, "context", "", "context of the kubeconfig to use")
 	f.BoolVar(&c.allowVersionMismatch, "allow-version-mismatch", false, "work on a cluster of another version")
 	f.StringVarP(&c.logLevel, "log-level", "l", "panic", "least level of what is logged: panic, fatal, error, warn, info or debug")
+	root.PersistentPreRunE = func(*cobra.Command, []string) error {
+		_, err := c.level()
+		return err
+	}
 }
 
 // commands are all that there are.
 func (c *client) commands() []*cobra.Command {
 	p := c.Process
 	return []*cobra.Command{
-		nodeCommand(p), policyCommand(p), explainCommand(p), storeCommand(p), controllersCommand(p), labCommand(p), versionCommand(p),
+		nodeCommand(p), policyCommand(p), explainCommand(c), storeCommand(p), controllersCommand(p), labCommand(p), versionCommand(p),
 	}
-}
-
-// defaultConfigFile is where calicoctl's settings are; it need not exist.
-const defaultConfigFile = "/etc/calico/calicoctl.cfg"
-
-// setting is the value of a setting of the datastore, by the name of its variable; empty when
-// it is not set.
-func (c *client) setting(name string) string { return c.Getenv(name) }
-
-// open connects to the datastore that the settings name.
-func (c *client) open(ctx context.Context) (store.Store, error) {
-	return datastore.Open(ctx, c.setting)
 }
 
 // complain prints err as calicoctl would, and returns the exit code that goes with it.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/netip"
 	"os"
 	"slices"
@@ -20,7 +19,6 @@ import (
 	"github.com/weft-net/weft/internal/path"
 	"github.com/weft-net/weft/internal/plan"
 	"github.com/weft-net/weft/internal/policy"
-	"github.com/weft-net/weft/internal/run"
 	"github.com/weft-net/weft/internal/store"
 )
 
@@ -37,7 +35,7 @@ type explainOptions struct {
 	portSet, icmpTypeSet bool
 }
 
-func explainCommand(p Process) *cobra.Command {
+func explainCommand(c *client) *cobra.Command {
 	var o explainOptions
 	cmd := &cobra.Command{
 		Use:   "explain SOURCE DESTINATION",
@@ -79,16 +77,16 @@ The exit code is 0 for every answer, unless --expect says which it has to be.`,
 	o.output = outputFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		o.portSet, o.icmpTypeSet = cmd.Flags().Changed("port"), cmd.Flags().Changed("icmp-type")
-		return explain(cmd.Context(), p, o, args[0], args[1])
+		return explain(cmd.Context(), c, o, args[0], args[1])
 	}
 	return cmd
 }
 
-func explain(ctx context.Context, p Process, o explainOptions, src, dst string) error {
+func explain(ctx context.Context, c *client, o explainOptions, src, dst string) error {
 	if o.expect != "" && o.expect != "allow" && o.expect != "deny" {
 		return &UsageError{fmt.Errorf("--expect %s: must be allow or deny", o.expect)}
 	}
-	world, notes, err := o.world(ctx, p)
+	world, notes, err := o.world(ctx, c)
 	if err != nil {
 		return fmt.Errorf("explain: %w", err)
 	}
@@ -110,7 +108,7 @@ func explain(ctx context.Context, p Process, o explainOptions, src, dst string) 
 	}
 	answer.Explanation = e
 	print := func(w io.Writer) error { _, err := io.WriteString(w, answer.String()); return err }
-	if err := printAs(p.Stdout, *o.output, answer, print); err != nil {
+	if err := printAs(c.Stdout, *o.output, answer, print); err != nil {
 		return err
 	}
 	if o.expect != "" && e.Allowed != (o.expect == "allow") {
@@ -152,10 +150,10 @@ func (o *explainOptions) hops(w model.World, q policy.Query, e policy.Explanatio
 }
 
 // world is the cluster that the question is about, and what is to be known of it.
-func (o *explainOptions) world(ctx context.Context, p Process) (w model.World, notes []string, err error) {
+func (o *explainOptions) world(ctx context.Context, c *client) (w model.World, notes []string, err error) {
 	if len(o.files) > 0 {
 		w = model.World{}
-	} else if w, notes, err = storedWorld(ctx, p); err != nil {
+	} else if w, notes, err = storedWorld(ctx, c); err != nil {
 		return nil, nil, err
 	}
 	for _, name := range slices.Concat(o.files, o.also) {
@@ -182,8 +180,8 @@ func (o *explainOptions) world(ctx context.Context, p Process) (w model.World, n
 
 // storedWorld reads the datastore as an agent does that starts now: of an object that
 // is not valid counts what can be understood of it.
-func storedWorld(ctx context.Context, p Process) (model.World, []string, error) {
-	st, err := openStore(ctx, p, run.Logger(p.Stderr, slog.LevelInfo))
+func storedWorld(ctx context.Context, c *client) (model.World, []string, error) {
+	st, err := c.open(ctx)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -25,6 +25,8 @@ type Config struct {
 	// Kubeconfig names files, parted as in PATH; of several the first that sets a
 	// value wins. Empty: there is none, and Server says where.
 	Kubeconfig string
+	// Inline is the text of a kubeconfig; it wins over Kubeconfig.
+	Inline secret.Text
 	// Context is the one to use of Kubeconfig; empty: its current one.
 	Context string
 	// Server is an http or https URL; if Kubeconfig is set too, Server and the
@@ -47,19 +49,20 @@ type Config struct {
 // ConfigFromEnv reads the settings that Calico's components read:
 //
 //	KUBECONFIG                     paths of kubeconfig files
+//	KUBECONFIG_INLINE              the text of one, which wins
 //	K8S_API_ENDPOINT               URL of the API server
 //	K8S_API_TOKEN, K8S_CA_FILE, K8S_CERT_FILE, K8S_KEY_FILE
 //	K8S_INSECURE_SKIP_TLS_VERIFY   true or false
 //	K8S_CURRENT_CONTEXT            of the kubeconfig
 //
-// and, without KUBECONFIG and K8S_API_ENDPOINT, what a pod finds:
+// and, without a kubeconfig and K8S_API_ENDPOINT, what a pod finds:
 // KUBERNETES_SERVICE_HOST, KUBERNETES_SERVICE_PORT and its service account's files.
 // lookup returns a variable's value, "" if it is not set. With nothing set the
 // Config is one that is not [Config.Found], and no error. The error names the
 // variable, its value (never a secret) and what is allowed.
 func ConfigFromEnv(lookup func(string) string) (Config, error) {
 	c := Config{
-		Kubeconfig: lookup("KUBECONFIG"), Context: lookup("K8S_CURRENT_CONTEXT"),
+		Kubeconfig: lookup("KUBECONFIG"), Inline: secret.Text(lookup("KUBECONFIG_INLINE")), Context: lookup("K8S_CURRENT_CONTEXT"),
 		Server: lookup("K8S_API_ENDPOINT"), Token: secret.Text(lookup("K8S_API_TOKEN")),
 		CAFile: lookup("K8S_CA_FILE"), CertFile: lookup("K8S_CERT_FILE"), KeyFile: lookup("K8S_KEY_FILE"),
 	}
@@ -79,7 +82,7 @@ func ConfigFromEnv(lookup func(string) string) (Config, error) {
 		return Config{}, errors.New("K8S_CERT_FILE and K8S_KEY_FILE: one is set and the other is not: must be both or none")
 	}
 	host, port := lookup("KUBERNETES_SERVICE_HOST"), lookup("KUBERNETES_SERVICE_PORT")
-	if c.Kubeconfig == "" && c.Server == "" && host != "" && port != "" {
+	if c.Kubeconfig == "" && c.Inline == "" && c.Server == "" && host != "" && port != "" {
 		c.Server, c.InPod = "https://"+net.JoinHostPort(strings.Trim(host, "[]"), port), true
 		if c.Token == "" {
 			c.TokenFile = serviceAccount + "/token"
@@ -114,7 +117,7 @@ func (c Config) Found() bool {
 			return false
 		}
 	}
-	return c.Server != "" || c.Kubeconfig != ""
+	return c.Server != "" || c.Kubeconfig != "" || c.Inline != ""
 }
 
 // ErrNone says that nothing tells where the API server is.
@@ -124,13 +127,13 @@ var ErrNone = errors.New("no Kubernetes API server is configured: set KUBECONFIG
 // protobuf. Files are read. The error is one line that names the file or the setting,
 // ErrNone if there is none.
 func (c Config) REST() (*rest.Config, error) {
-	if c.Server == "" && c.Kubeconfig == "" {
+	if c.Server == "" && c.Kubeconfig == "" && c.Inline == "" {
 		return nil, fmt.Errorf("kube: %w", ErrNone)
 	}
 	r := &rest.Config{}
-	if c.Kubeconfig != "" {
+	if c.Kubeconfig != "" || c.Inline != "" {
 		var err error
-		if r, err = c.fromFiles(); err != nil {
+		if r, err = c.kubeconfig(); err != nil {
 			return nil, err
 		}
 	}
@@ -148,21 +151,37 @@ func (c Config) REST() (*rest.Config, error) {
 	return r, nil
 }
 
-// fromFiles reads the kubeconfig.
-func (c Config) fromFiles() (*rest.Config, error) {
+// kubeconfig reads the kubeconfig. Errors about an inline one don't quote it.
+func (c Config) kubeconfig() (*rest.Config, error) {
+	name := c.Kubeconfig
+	var loaded clientcmd.ClientConfig
+	if c.Inline != "" {
+		name = "KUBECONFIG_INLINE"
+		parsed, err := clientcmd.Load([]byte(c.Inline))
+		if err != nil {
+			return nil, fmt.Errorf("kube: %s: is no kubeconfig", name)
+		}
+		loaded = clientcmd.NewNonInteractiveClientConfig(*parsed, c.Context, &clientcmd.ConfigOverrides{}, nil)
+	} else {
+		loaded = c.files()
+	}
+	r, err := loaded.ClientConfig()
+	if err != nil {
+		return nil, fmt.Errorf("kube: kubeconfig %s: %s", name, oneLine(err))
+	}
+	if r.ExecProvider != nil || r.AuthProvider != nil {
+		return nil, fmt.Errorf("kube: kubeconfig %s: the user's credentials come from another program, and weft starts none: use a token, a token file or a client certificate", name)
+	}
+	return r, nil
+}
+
+// files is the kubeconfig that the files of c.Kubeconfig make together.
+func (c Config) files() clientcmd.ClientConfig {
 	rules := &clientcmd.ClientConfigLoadingRules{Precedence: strings.FieldsFunc(c.Kubeconfig, func(r rune) bool { return r == os.PathListSeparator })}
 	if len(rules.Precedence) == 1 {
 		rules.ExplicitPath = rules.Precedence[0] // then a missing file is an error
 	}
-	loaded := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: c.Context})
-	r, err := loaded.ClientConfig()
-	if err != nil {
-		return nil, fmt.Errorf("kube: kubeconfig %s: %s", c.Kubeconfig, oneLine(err))
-	}
-	if r.ExecProvider != nil || r.AuthProvider != nil {
-		return nil, fmt.Errorf("kube: kubeconfig %s: the user's credentials come from another program, and weft starts none: use a token, a token file or a client certificate", c.Kubeconfig)
-	}
-	return r, nil
+	return clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: c.Context})
 }
 
 // override puts c's own settings over those of r.

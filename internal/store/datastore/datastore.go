@@ -20,11 +20,16 @@ import (
 // FELIX_INTERFACEPREFIX. lookup returns a variable's value, "" if it is not set. The
 // error is one line that names the variable or the endpoint.
 func Open(ctx context.Context, lookup func(string) string) (store.Store, error) {
+	return OpenLogged(ctx, lookup, nil)
+}
+
+// OpenLogged is Open with a log for the store; nil: there is none.
+func OpenLogged(ctx context.Context, lookup func(string) string, log *slog.Logger) (store.Store, error) {
 	switch kind := lookup("DATASTORE_TYPE"); kind {
 	case "", "etcdv3":
 		return openEtcd(ctx, lookup)
 	case "kubernetes":
-		return openKube(ctx, lookup)
+		return openKube(ctx, lookup, log)
 	default:
 		return nil, fmt.Errorf("DATASTORE_TYPE: %q: must be etcdv3 or kubernetes", kind)
 	}
@@ -42,8 +47,8 @@ func openEtcd(ctx context.Context, lookup func(string) string) (store.Store, err
 	return s, nil
 }
 
-func openKube(ctx context.Context, lookup func(string) string) (store.Store, error) {
-	o, err := KubeOptions(lookup, nil)
+func openKube(ctx context.Context, lookup func(string) string, log *slog.Logger) (store.Store, error) {
+	o, err := KubeOptions(lookup, log)
 	if err != nil {
 		return nil, err
 	}
