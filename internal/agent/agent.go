@@ -87,6 +87,8 @@ type Config struct {
 	// NoWait has the agent fail at the start, rather than wait, while the API server does not
 	// answer.
 	NoWait bool
+	// TrustEmpty has the agent believe a datastore that has nothing, whatever the kernel has.
+	TrustEmpty bool
 
 	Log    *slog.Logger
 	Level  *slog.LevelVar // of Log; follows logSeverityScreen
@@ -108,13 +110,13 @@ const (
 // status socket, are there before all else.
 func Run(ctx context.Context, c Config) error {
 	p := newPages(c.Log)
-	p.configure(route.SettingsFor(model.Node{Name: c.Settings.Node}, nil, c.Felix...).Pages)
-	served, end := context.WithCancel(ctx)
 	s := &socket{node: c.Settings.Node, version: c.Version, started: time.Now(), pages: p, recent: c.Recent}
 	l, err := rpc.Listen(c.StatusSocket)
 	if err != nil {
 		return err
 	}
+	p.configure(route.SettingsFor(model.Node{Name: c.Settings.Node}, nil, c.Felix...).Pages)
+	served, end := context.WithCancel(ctx)
 	var serving sync.WaitGroup
 	serving.Go(func() { p.run(served) })
 	defer serving.Wait()
@@ -193,6 +195,8 @@ type agent struct {
 	pages   *pages
 	record  *startup.Refresher
 	engine  *engine
+	doubt   *doubt
+	scout   *fib.Scout
 	network *network
 	speaker *speaker.Speaker // nil: no BGP
 	alloc   *allocator.Allocator
@@ -239,6 +243,10 @@ func wire(c Config, st store.Store, k *kubernetes, p *pages, node model.Node) (*
 	a.tunnels.ofRange = c.Settings.PodCIDR
 	a.podMTU = newPodMTU(node.Name, c.MTUFile, report("mtu"), c.Log)
 	a.under = newUnderlay(underlayFrom(settings, node), a.measured, c.Log)
+	if a.scout, err = fib.OpenScout(roads.fibOptions(settings)); err != nil {
+		return nil, err
+	}
+	a.doubt = newDoubt(a.scout.Look, c.TrustEmpty, noted, c.Log)
 	a.engine = &engine{
 		node:     node.Name,
 		network:  roads,
@@ -249,6 +257,7 @@ func wire(c Config, st store.Store, k *kubernetes, p *pages, node model.Node) (*
 		filter:   guard,
 		alloc:    a.alloc,
 		arrivals: arrived,
+		doubt:    a.doubt,
 		notes:    noted,
 		log:      c.Log,
 		synced:   make(chan struct{}),
@@ -315,7 +324,7 @@ func (a *agent) run(ctx context.Context, host startup.Host, s *socket) error {
 		return err
 	}
 	a.record = &startup.Refresher{Store: a.store, Settings: a.Settings, Host: host, Log: a.Log}
-	batches := make(chan model.Batch)
+	told, batches := make(chan model.Batch), make(chan model.Batch)
 	var learned <-chan bgp.LearnedBatch
 	group, ctx := errgroup.WithContext(ctx)
 	start := func(f func(context.Context) error) { group.Go(func() error { return f(ctx) }) }
@@ -325,7 +334,8 @@ func (a *agent) run(ctx context.Context, host startup.Host, s *socket) error {
 	start(a.tunnels.run)
 	start(a.under.run)
 	start(a.podMTU.run)
-	start(func(ctx context.Context) error { return follow(ctx, a.store, batches, a.engine.notes) })
+	start(func(ctx context.Context) error { return follow(ctx, a.store, told, a.engine.notes) })
+	start(func(ctx context.Context) error { return a.doubt.run(ctx, told, batches) })
 	if a.speaker != nil {
 		learned = a.speaker.Learned()
 		start(a.speaker.Run)
@@ -337,7 +347,9 @@ func (a *agent) run(ctx context.Context, host startup.Host, s *socket) error {
 	start(a.engine.pulse.run)
 	a.kube.run(start, a.routingDown)
 	a.pages.begin(a.health, a.metrics)
+	s.agent.Store(a)
 	a.Log.Info("agent runs", "node", a.node.Name, "version", a.Version)
+	defer func() { _ = a.scout.Close() }()
 	defer a.cni.unlinking.Wait()
 	return group.Wait()
 }
@@ -347,7 +359,6 @@ func (a *agent) run(ctx context.Context, host startup.Host, s *socket) error {
 // readiness in between.
 func (a *agent) drain(ctx context.Context) error {
 	select {
-	s.agent.Store(a)
 	case <-a.engine.synced:
 	case <-ctx.Done():
 		return context.Cause(ctx)
@@ -395,6 +406,9 @@ func (a *agent) drain(ctx context.Context) error {
 
 // unready says why no CNI request can be served; empty when it can.
 func (a *agent) unready() string {
+	if why := a.doubt.unready(); why != "" {
+		return why
+	}
 	select {
 	case <-a.ready:
 	default:

@@ -46,6 +46,7 @@ type engine struct {
 	alloc    *allocator.Allocator
 	tunnels  *tunnels
 	arrivals *arrivals
+	doubt    *doubt
 	notes    *notes
 	log      *slog.Logger
 
@@ -202,6 +203,9 @@ func (e *engine) relink() {
 func (e *engine) release() {
 	if e.storeSynced {
 		e.filter.table.Synced()
+		if e.doubt.keeps() {
+			return // what the cluster's routes are is not certain
+		}
 		e.network.synced((e.learnedSynced || e.speaker == nil) && e.keyed)
 	}
 }
