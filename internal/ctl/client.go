@@ -58,7 +58,7 @@ func (c *client) flags(root *cobra.Command) {
 func (c *client) commands() []*cobra.Command {
 	p := c.Process
 	return []*cobra.Command{
-		nodeCommand(p), policyCommand(p), explainCommand(c), storeCommand(p), controllersCommand(p), labCommand(p), versionCommand(p),
+		c.nodeCommand(), policyCommand(p), explainCommand(c), storeCommand(p), controllersCommand(p), labCommand(p), versionCommand(p),
 	}
 }
 

@@ -29,6 +29,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -219,6 +220,17 @@ func (s Settings) Get(name string) string {
 		return ""
 	}
 	return s.getenv(name)
+}
+
+// Environ is the settings as an environment has them, NAME=value, sorted. There are secrets
+// among them.
+func (s Settings) Environ() []string {
+	out := make([]string, 0, len(s.values))
+	for name, value := range s.values {
+		out = append(out, name+"="+value)
+	}
+	slices.Sort(out)
+	return out
 }
 
 // Type is etcdv3 or kubernetes.
