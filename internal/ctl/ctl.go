@@ -138,18 +138,6 @@ func group(cmd *cobra.Command) {
 	}
 }
 
-func versionCommand(p Process) *cobra.Command {
-	return &cobra.Command{
-		Use:   "version",
-		Short: "Print the version of this program",
-		Args:  cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
-			_, err := fmt.Fprintln(p.Stdout, "weft", p.Version)
-			return err
-		},
-	}
-}
-
 // outputFlag adds -o to a command and returns where its value will be.
 func outputFlag(cmd *cobra.Command) *string {
 	return cmd.Flags().StringP("output", "o", "table", "how to print: table, json or yaml")

@@ -75,7 +75,7 @@ func (c *client) open(ctx context.Context) (store.Store, error) {
 	st, err := datastore.OpenLogged(opening, s.Get, log)
 	switch {
 	case err == nil:
-		return st, nil
+		return c.checkVersion(ctx, st), nil
 	case ctx.Err() != nil:
 		return nil, fmt.Errorf("interrupted before the datastore answered: %w", context.Cause(ctx))
 	}
