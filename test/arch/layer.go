@@ -41,6 +41,7 @@ func places() map[string]Layer {
 		"internal/edge":    Deciders,
 		"internal/route":   Deciders,
 		"internal/ipam":    Deciders,
+		"internal/audit":   Deciders,
 		"internal/peering": Deciders,
 		"internal/bgp":     Deciders,
 
@@ -51,6 +52,7 @@ func places() map[string]Layer {
 		"internal/wireguard": Deciders,
 
 		"internal/kube":      Doors,
+		"internal/manifest":  Doors,
 		"internal/secret":    Doors,
 		"internal/store":     Doors,
 		"internal/kernel":    Doors,
@@ -66,6 +68,7 @@ func places() map[string]Layer {
 		"internal/ctl":       Shells,
 		"internal/docker":    Shells,
 		"internal/lab":       Shells,
+		"internal/migrate":   Shells,
 		"internal/run":       Shells,
 		"internal/startup":   Shells,
 
