@@ -172,7 +172,7 @@ func (k *known) list(ctx context.Context, st store.Store, kind model.Kind) error
 	if err != nil && objects == nil {
 		return err
 	}
-	for _, e := range storeErrors(err) {
+	for _, e := range store.Errors(err) {
 		if e.Key.Kind == model.KindIPAMBlock {
 			if err := k.unusable(e.Key); err != nil {
 				return err
@@ -189,22 +189,6 @@ func (k *known) list(ctx context.Context, st store.Store, kind model.Kind) error
 		}
 	}
 	return nil
-}
-
-// storeErrors is the errors about single objects in err.
-func storeErrors(err error) []*store.Error {
-	var found []*store.Error
-	if many, ok := err.(interface{ Unwrap() []error }); ok {
-		for _, e := range many.Unwrap() {
-			found = append(found, storeErrors(e)...)
-		}
-		return found
-	}
-	var one *store.Error
-	if errors.As(err, &one) {
-		found = append(found, one)
-	}
-	return found
 }
 
 // put is the operation that makes value what is stored at key.

@@ -266,7 +266,7 @@ func (r *round) note(p *plan, ops []store.Op, keys []model.Key, written []store.
 // fault fails alone, an object that others changed is read. The error is one
 // that ends the round.
 func (r *round) repair(ctx context.Context, p *plan, n int, err error) error {
-	about := storeErrors(err)
+	about := store.Errors(err)
 	// An error that names one operation of several was found before anything
 	// was sent; otherwise, unless the datastore refused, its answer was lost.
 	if len(about) == 0 || !store.IsAnswer(err) && n == 1 {

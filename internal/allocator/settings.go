@@ -152,7 +152,7 @@ func readSettings(ctx context.Context, st store.Store, node string, told model.W
 		if err != nil && objects == nil && !errors.Is(err, store.ErrUnreadable) {
 			return nil, err
 		}
-		for _, e := range storeErrors(err) {
+		for _, e := range store.Errors(err) {
 			s.lastGood(e.Key, nil)
 		}
 		for _, o := range objects {

@@ -70,7 +70,7 @@ func (t *term) tendPools(ctx context.Context) error {
 			continue
 		}
 		if p.DeletionTimestamp != nil && len(p.Finalizers) > 0 {
-			errs = append(errs, t.letPoolGo(ctx, p, pools[i]))
+			errs = append(errs, t.letPoolGo(ctx, p, pools[i], pools))
 			continue
 		}
 		next := *p
@@ -87,14 +87,18 @@ func (t *term) tendPools(ctx context.Context) error {
 	return errors.Join(append(errs, t.commit(ctx, writes))...)
 }
 
-// letPoolGo takes the finalizers off a pool of which no address is in use.
-func (t *term) letPoolGo(ctx context.Context, p *v3.IPPool, pool model.Pool) error {
+// letPoolGo takes the finalizers off a pool of which no address is in use, but in blocks
+// that other pools hold: those a pool was split into.
+func (t *term) letPoolGo(ctx context.Context, p *v3.IPPool, pool model.Pool, pools []model.Pool) error {
 	blocks, unreadable, err := readBlocks(ctx, t.store)
 	if err != nil || unreadable {
 		return err
 	}
 	for _, b := range blocks {
-		if pool.CIDR.Overlaps(b.CIDR) && ipam.InUse(b) > 0 {
+		elsewhere := slices.ContainsFunc(pools, func(other model.Pool) bool {
+			return other.Name != pool.Name && !other.Terminating && other.CIDR.Bits() <= b.CIDR.Bits() && other.CIDR.Contains(b.CIDR.Addr())
+		})
+		if pool.CIDR.Overlaps(b.CIDR) && ipam.InUse(b) > 0 && !elsewhere {
 			return nil
 		}
 	}

@@ -55,13 +55,7 @@ func firstBlock(pool model.Pool, node string) netip.Prefix {
 // end. p may be larger than a block.
 func after(pool model.Pool, p netip.Prefix) (netip.Prefix, bool) {
 	addr := p.Addr()
-	var step number
-	if n := addr.BitLen() - p.Bits(); n < 64 {
-		step.lo = 1 << n
-	} else {
-		step.hi = 1 << (n - 64)
-	}
-	next := numberOf(addr).plus(step).addr(addr.Is6())
+	next := numberOf(addr).plus(stepOf(addr.BitLen() - p.Bits())).addr(addr.Is6())
 	// Beyond the end of all addresses the sum starts again at zero.
 	if !pool.CIDR.Contains(next) || next.Compare(addr) < 0 {
 		return netip.PrefixFrom(pool.CIDR.Addr(), pool.BlockBits), true

@@ -189,7 +189,7 @@ func (s *look) add(all map[string]*holder, b model.Block, ord int, a model.Attri
 	switch key {
 	case "":
 		key = "\x00" + addr.String() // nothing else goes with it
-	case windowsHandle:
+	case ipam.WindowsHandle:
 		key += "\x00" + node // each node's own, whatever it is called
 	}
 	h, ok := all[key]

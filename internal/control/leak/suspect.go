@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/weft-net/weft/internal/ipam"
 	"github.com/weft-net/weft/internal/model"
 )
 
@@ -16,28 +17,16 @@ const (
 	sortNode // a node's tunnel, or what Windows reserves on a node
 )
 
-// windowsHandle holds the addresses of each block that Windows keeps for itself.
-const windowsHandle = "windows-reserved-ipam-handle"
-
-// sortOf tells what holds an address, and which pod. A holder that is described in
-// words that are not known here is not ours to judge: virtual machines keep addresses
-// without a pod.
+// sortOf tells what holds an address, and which pod. Virtual machines keep addresses
+// without a pod, and what else holds one is not ours to judge.
 func sortOf(a model.Attribute) (sort, PodName) {
-	if a.Handle == windowsHandle || strings.HasSuffix(a.Secondary["type"], "TunnelAddress") {
+	switch h := ipam.OwnerFor(a); h.Sort {
+	case ipam.OwnerTunnel, ipam.OwnerWindows:
 		return sortNode, PodName{}
+	case ipam.OwnerPod:
+		return sortPod, PodName{h.Namespace, h.Name}
 	}
-	pod := PodName{a.Secondary["namespace"], a.Secondary["pod"]}
-	if pod.Namespace == "" || pod.Name == "" || len(a.AlternateOwner) > 0 {
-		return sortOther, PodName{}
-	}
-	for key := range a.Secondary {
-		switch key {
-		case "namespace", "pod", "node", "timestamp":
-		default:
-			return sortOther, PodName{}
-		}
-	}
-	return sortPod, pod
+	return sortOther, PodName{}
 }
 
 // hostOf is the node that owns the block; empty: none.
