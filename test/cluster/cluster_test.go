@@ -6,13 +6,15 @@
 // that acts on it. Without it they are skipped, and `make test` does not know them:
 //
 //	make test-k8s                          all
+//	test/k8s/run build beside              TestBeside, which upstream's suites run beside
 //	test/k8s/run build cluster             TestCluster…, on a cluster with deploy/weft.yaml
+//	test/k8s/run build dual                TestDual…, with IPv6 and VXLAN
 //	test/k8s/run build takeover            TestTakeover…, where a Calico was
 //	test/k8s/run build speed               TestSpeed, which measures and asserts nothing
 //
 // A test speaks to the cluster as an operator does, with kubectl, and to a node with a shell
-// in it. It makes a namespace of its own, and leaves the cluster as it found it. They
-// run one after the other: most of them break something that all share.
+// in it. It makes a namespace of its own, and leaves the cluster as it found it. Those that
+// break something that all share run one after the other, the rest beside one another.
 //
 // Traffic that must not stop is a train: a pod (test/k8s/train) that sends 1,000 numbered
 // messages a second by UDP and by TCP, and says what came back. Nothing here expects a

@@ -95,8 +95,9 @@ func TestClusterAgentKilled(t *testing.T) {
 	tr.arrived("agent killed")
 }
 
-// An API server that hangs, then one that is gone for 60 seconds: pods keep their network
-// and their policy, no agent dies of it, and what is said afterwards is done.
+// An API server that hangs, one that answers each request with 500, as its etcd is away, then
+// one that is gone for 60 seconds: pods keep their network and their policy, no agent dies of
+// it, and what is said afterwards is done.
 func TestClusterOutage(t *testing.T) {
 	ns := namespace(t)
 	tr := depart(t, ns, [2]int{1, 2}, [2]int{3, 3})
@@ -117,13 +118,20 @@ func TestClusterOutage(t *testing.T) {
 	}
 	start(t, ns, pod{name: "open", node: 2, labels: "app: open"})
 	open, shut := address(t, ns, "open")+":80", address(t, ns, "echo-0")+":"+platform
-	for _, outage := range []struct{ what, begin, end string }{
-		{"hanging API server", "freeze-api", "thaw-api"},
-		{"no API server", "stop-api", "start-api"},
+	for _, outage := range []struct {
+		what, begin, end string
+		length           time.Duration
+	}{
+		{"hanging API server", "freeze-api", "thaw-api", 25 * time.Second},
+		{"failing API server", "stop-etcd", "start-etcd", 25 * time.Second},
+		{"no API server", "stop-api", "start-api", 60 * time.Second},
 	} {
 		cluster(t, outage.begin)
+		if outage.begin == "stop-etcd" {
+			failing(t)
+		}
 		// A length, not a wait for something: nothing is to happen.
-		for began := time.Now(); time.Since(began) < 60*time.Second; {
+		for began := time.Now(); time.Since(began) < outage.length; {
 			knock(outage.what, open, "")
 			knock(outage.what, shut, "TIMEOUT")
 		}
@@ -142,6 +150,21 @@ func TestClusterOutage(t *testing.T) {
 		}
 	}
 	agentsReady(t)
+}
+
+// failing waits until the API server answers 500.
+func failing(t testing.TB) {
+	t.Helper()
+	eventually(t, "500", func() error {
+		_, err := command("", "kubectl", "get", "--raw", "/readyz")
+		if err == nil {
+			return fmt.Errorf("the API server is well")
+		}
+		if !strings.Contains(err.Error(), "InternalError") && !strings.Contains(err.Error(), "etcd failed") {
+			return err
+		}
+		return nil
+	})
 }
 
 // An API server that refuses every request of ours because it has too much to do (429):
@@ -232,6 +255,7 @@ func holds(key, value string) (int, error) {
 
 // A namespace deleted while its pods start leaves no address behind.
 func TestClusterNamespaceGone(t *testing.T) {
+	t.Parallel()
 	ns := namespace(t)
 	var pods []string
 	for i := range 24 {
@@ -291,6 +315,7 @@ func pluginConf(t testing.TB, n int) string {
 // that never was, or late for one that had the pod's name before, is told that all is well.
 // Neither changes anything for the pod that runs.
 func TestClusterCNITwice(t *testing.T) {
+	t.Parallel()
 	ns := namespace(t)
 	start(t, ns, pod{name: "server", node: 1, labels: "app: server"}, pod{name: "client", node: 2, labels: "app: client"})
 	at := address(t, ns, "server")

@@ -89,12 +89,14 @@ spec:
 
 // Policy behind services, with kube-proxy in its nftables mode.
 func TestClusterServices(t *testing.T) {
+	t.Parallel()
 	script(t)
 	policyBehindServices(t)
 }
 
 // What a policy may say of ports and addresses.
 func TestClusterPorts(t *testing.T) {
+	t.Parallel()
 	ns := namespace(t)
 	start(t, ns, pod{name: "server", node: 1, labels: "app: server"},
 		pod{name: "near", node: 1, labels: "app: near"}, pod{name: "far", node: 3, labels: "app: far"})
@@ -148,6 +150,7 @@ func TestClusterPorts(t *testing.T) {
 
 // Who is meant follows the labels of pods and of namespaces, while all of them run.
 func TestClusterRelabel(t *testing.T) {
+	t.Parallel()
 	ns, other := namespace(t), namespace(t)
 	start(t, ns, pod{name: "server", node: 1, labels: "app: server"})
 	start(t, other, pod{name: "client", node: 2, labels: "app: client"})
@@ -183,6 +186,7 @@ spec:
 // Pods in the network of their node: policy of pods does not mean them, and an address
 // block may mean them as it may any other host. A pod's own node always reaches it.
 func TestClusterHostNetwork(t *testing.T) {
+	t.Parallel()
 	ns := namespace(t)
 	start(t, ns, pod{name: "server", node: 1, labels: "app: server"},
 		pod{name: "host-near", node: 1, labels: "app: host", host: true}, pod{name: "host-far", node: 2, labels: "app: host", host: true})

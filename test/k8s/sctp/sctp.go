@@ -19,6 +19,7 @@ package sctp
 import (
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -78,6 +79,8 @@ type endpoint struct {
 	port uint16
 	news chan *SCTPConn // for who listens; nil at who dialled
 
+	secret maphash.Seed
+
 	mu    sync.Mutex
 	peers map[peer]*SCTPConn
 }
@@ -87,7 +90,7 @@ func open(network string, bind net.IP, port uint16, news chan *SCTPConn) (*endpo
 	if err != nil {
 		return nil, err
 	}
-	return &endpoint{raw: raw, port: port, news: news, peers: map[peer]*SCTPConn{}}, nil
+	return &endpoint{raw: raw, port: port, news: news, secret: maphash.MakeSeed(), peers: map[peer]*SCTPConn{}}, nil
 }
 
 // serve reads until the socket is closed.
@@ -118,8 +121,8 @@ func (e *endpoint) take(p peer, from *net.IPAddr, h header, c chunk) {
 	switch {
 	case e.news != nil && c.kind == kindInit && len(c.value) >= 16:
 		// All that is to be remembered travels in the cookie: nothing is kept.
-		mine := keys{tag: rand.Uint32() | 1, tsn: rand.Uint32()}
 		theirs := initKeys(c.value)
+		mine := e.keysFor(p, theirs)
 		e.send(from, p.port, theirs.tag, chunk{kindInitAck, 0, initAck(mine, theirs)})
 	case e.news != nil && c.kind == kindCookieEcho && len(c.value) == cookieBytes:
 		mine, theirs := fromCookie(c.value)
@@ -135,6 +138,17 @@ func (e *endpoint) take(p peer, from *net.IPAddr, h header, c chunk) {
 	case conn != nil && h.tag == conn.mine.tag:
 		conn.take(c)
 	}
+}
+
+// keysFor are those of this end for whom theirs are: the same when an INIT comes again
+// because the answer was late. With others connection tracking, which remembers the last
+// ones that it saw, would take what follows for invalid.
+func (e *endpoint) keysFor(p peer, theirs keys) keys {
+	h := maphash.Comparable(e.secret, struct {
+		peer   peer
+		theirs keys
+	}{p, theirs})
+	return keys{tag: uint32(h>>32) | 1, tsn: uint32(h)}
 }
 
 // conn makes the association with p.
@@ -249,7 +263,8 @@ type SCTPConn struct {
 
 func (c *SCTPConn) send(k chunk) { c.end.send(c.at, c.peer.port, c.theirs.tag, k) }
 
-// ask sends k until an answer of a kind comes.
+// ask sends k until an answer of a kind comes. What the peer has ended it had begun: it need not
+// acknowledge a cookie, or a shutdown, any more.
 func (c *SCTPConn) ask(k chunk, kind byte, limit time.Duration) (chunk, error) {
 	stop := time.After(limit)
 	for {
@@ -265,6 +280,15 @@ func (c *SCTPConn) ask(k chunk, kind byte, limit time.Duration) (chunk, error) {
 				case kindAbort:
 					return chunk{}, syscall.ECONNREFUSED
 				}
+			case <-c.over:
+				select {
+				case a := <-c.control:
+					if a.kind == kindAbort {
+						return chunk{}, syscall.ECONNREFUSED
+					}
+				default:
+				}
+				return chunk{}, nil
 			case <-again:
 				break answers
 			case <-stop:

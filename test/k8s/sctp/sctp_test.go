@@ -2,6 +2,7 @@ package sctp
 
 import (
 	"errors"
+	"hash/maphash"
 	"io"
 	"os"
 	"testing"
@@ -60,5 +61,17 @@ func TestAssociation(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// An INIT that comes again, as the answer was late, gets the same answer; another one, another.
+func TestSameAnswer(t *testing.T) {
+	e := &endpoint{secret: maphash.MakeSeed()}
+	p, init := peer{"10.0.0.1", 40000}, keys{1, 2}
+	if first, again := e.keysFor(p, init), e.keysFor(p, init); first != again || first.tag == 0 {
+		t.Errorf("an INIT is answered with %v, then with %v, want the same, with a tag", first, again)
+	}
+	if first, other := e.keysFor(p, init), e.keysFor(p, keys{3, 2}); first == other {
+		t.Errorf("two associations have the same keys %v", first)
 	}
 }

@@ -47,6 +47,13 @@ type list []string
 func (l *list) String() string     { return fmt.Sprint(*l) }
 func (l *list) Set(s string) error { *l = append(*l, s); return nil }
 
+// ended receives when the process is told to end.
+func ended() <-chan os.Signal {
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT)
+	return stop
+}
+
 func main() {
 	log.SetFlags(log.LUTC | log.Ltime | log.Lmicroseconds)
 	began := time.Now()
@@ -56,7 +63,8 @@ func main() {
 	if os.Args[1] == "first" {
 		first(os.Args[2])
 		fmt.Println(float64(time.Since(began).Microseconds()) / 1000)
-		select {}
+		<-ended() // the kubelet would start it again
+		return
 	}
 	flags := flag.NewFlagSet(os.Args[1], flag.ExitOnError)
 	var to list
@@ -66,8 +74,7 @@ func main() {
 		go echoUDP(port)
 		go echoTCP(port)
 	}
-	stop := make(chan os.Signal, 1)
-	signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT)
+	stop := ended()
 	if len(to) == 0 {
 		<-stop
 		return
