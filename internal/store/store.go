@@ -92,6 +92,41 @@ type Store interface {
 	Close() error
 }
 
+// Pager is a Store that can hand a list out in pieces, so that nobody need hold all of
+// a long one.
+type Pager interface {
+	// Pages yields what List returns, in its order, all as it was at one revision. An
+	// error ends it; it wraps ErrConflict if the datastore forgot that revision
+	// meanwhile: begin again.
+	Pages(ctx context.Context, kind model.Kind, namespace string) iter.Seq2[Page, error]
+}
+
+// Page is a piece of a list. A list has one at least, that may be empty.
+type Page struct {
+	Objects  []Object
+	Unread   []error // of objects that can't be read: see List
+	Revision string  // of the list; empty if the datastore does not tell
+}
+
+// Pages yields the objects of a kind in pieces, or in one if s is no Pager.
+func Pages(ctx context.Context, s Store, kind model.Kind, namespace string) iter.Seq2[Page, error] {
+	if p, ok := s.(Pager); ok {
+		return p.Pages(ctx, kind, namespace)
+	}
+	return func(yield func(Page, error) bool) {
+		objects, err := s.List(ctx, kind, namespace)
+		if err != nil && !errors.Is(err, ErrUnreadable) {
+			yield(Page{}, err)
+			return
+		}
+		page := Page{Objects: objects}
+		if err != nil {
+			page.Unread = []error{err}
+		}
+		yield(page, nil)
+	}
+}
+
 // Object is one object as the datastore holds it. Its revision is
 // metadata.resourceVersion. The zero Object is none.
 type Object struct {

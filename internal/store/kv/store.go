@@ -4,6 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
+	"runtime"
+	"strconv"
+	"sync"
 	"time"
 
 	v3 "github.com/weft-net/weft/api/v3"
@@ -76,37 +80,97 @@ func (s *Store) List(ctx context.Context, kind model.Kind, namespace string) ([]
 		return nil, fmt.Errorf("list %s: %w", kind, err)
 	}
 	for {
-		objects, unread, err := s.list(ctx, spans)
+		var objects []store.Object
+		var unread []error
+		var failure error
+		for page, err := range s.decoded(ctx, spans) {
+			objects, unread, failure = append(objects, page.Objects...), append(unread, page.Unread...), err
+		}
 		switch {
-		case errors.Is(err, ErrCompacted):
+		case errors.Is(failure, ErrCompacted):
 			continue // compacted between two pages: read again
-		case err != nil:
-			return nil, fmt.Errorf("list %s: %w", kind, err)
+		case failure != nil:
+			return nil, fmt.Errorf("list %s: %w", kind, failure)
 		}
 		return objects, errors.Join(unread...)
 	}
 }
 
-func (s *Store) list(ctx context.Context, spans []span) (objects []store.Object, unread []error, err error) {
-	var rev int64
-	for page, err := range s.pages(ctx, spans, &rev) {
+// Pages implements store.Pager.
+func (s *Store) Pages(ctx context.Context, kind model.Kind, namespace string) iter.Seq2[store.Page, error] {
+	return func(yield func(store.Page, error) bool) {
+		spans, err := s.layout.spans(kind, namespace)
 		if err != nil {
-			return nil, nil, err
+			yield(store.Page{}, fmt.Errorf("list %s: %w", kind, err))
+			return
 		}
-		for _, e := range page {
-			k, ok := s.layout.parse(e.Key)
-			if !ok {
-				continue
+		for page, err := range s.decoded(ctx, spans) {
+			switch {
+			case errors.Is(err, ErrCompacted):
+				err = fmt.Errorf("list %s: %w: %w", kind, store.ErrConflict, err)
+			case err != nil:
+				err = fmt.Errorf("list %s: %w", kind, err)
 			}
-			o, err := decode(k, e.Value, e.Rev)
-			if err != nil {
-				unread = append(unread, err)
-				continue
+			if !yield(page, err) {
+				return
 			}
-			objects = append(objects, o)
 		}
 	}
-	return objects, unread, nil
+}
+
+// decoded yields what is in spans at one revision, piece by piece. While one piece is
+// decoded and worked on the next is on its way.
+func (s *Store) decoded(ctx context.Context, spans []span) iter.Seq2[store.Page, error] {
+	return func(yield func(store.Page, error) bool) {
+		var rev int64
+		read := func(ctx context.Context) iter.Seq2[[]Entry, error] { return s.pages(ctx, spans, &rev) }
+		for entries, err := range ahead(ctx, read) {
+			if err != nil {
+				yield(store.Page{}, err)
+				return
+			}
+			page := s.decodeAll(entries)
+			page.Revision = strconv.FormatInt(rev, 10)
+			if !yield(page, nil) {
+				return
+			}
+		}
+	}
+}
+
+// decodeAll decodes entries, on all processors, and keeps their order.
+func (s *Store) decodeAll(entries []Entry) store.Page {
+	const least = 64 // entries that are worth a goroutine
+	parts := make([]store.Page, min(runtime.GOMAXPROCS(0), len(entries)/least)+1)
+	size := (len(entries) + len(parts) - 1) / len(parts)
+	var all sync.WaitGroup
+	for i := range parts {
+		part := entries[min(i*size, len(entries)):min((i+1)*size, len(entries))]
+		all.Go(func() { parts[i] = s.decodePart(part) })
+	}
+	all.Wait()
+	page := parts[0]
+	for _, p := range parts[1:] {
+		page.Objects, page.Unread = append(page.Objects, p.Objects...), append(page.Unread, p.Unread...)
+	}
+	return page
+}
+
+func (s *Store) decodePart(entries []Entry) (page store.Page) {
+	page.Objects = make([]store.Object, 0, len(entries))
+	for _, e := range entries {
+		k, ok := s.layout.parse(e.Key)
+		if !ok {
+			continue
+		}
+		o, err := decode(k, e.Value, e.Rev)
+		if err != nil {
+			page.Unread = append(page.Unread, err)
+			continue
+		}
+		page.Objects = append(page.Objects, o)
+	}
+	return page
 }
 
 // Ready reports whether the cluster may be changed: false while somebody
