@@ -34,8 +34,7 @@ type IPAMConfigurationSpec struct {
 	// does not say, the API server fills in true; with etcd, as in Calico, it is false.
 	// False needs StrictAffinity.
 	AutoAllocateBlocks bool `json:"autoAllocateBlocks"`
-	// MaxBlocksPerHost limits the blocks of a node; 0 means 20. Above 0 it needs
-	// StrictAffinity.
+	// MaxBlocksPerHost limits the blocks of a node; 0 means 20.
 	MaxBlocksPerHost int32 `json:"maxBlocksPerHost,omitempty"`
 	// IPCooldownSeconds keeps a released address unused for so long, 0 to 1200.
 	IPCooldownSeconds int32 `json:"ipCooldownSeconds,omitempty"`

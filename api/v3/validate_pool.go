@@ -71,11 +71,9 @@ func (c *checker) ipamConfiguration(s *IPAMConfigurationSpec) {
 	if !s.StrictAffinity && !s.AutoAllocateBlocks {
 		c.fail("spec.autoAllocateBlocks", s.AutoAllocateBlocks, "must be true unless strictAffinity is true")
 	}
-	switch {
-	case s.MaxBlocksPerHost < 0 || s.MaxBlocksPerHost > 1000000:
+	// With or without strictAffinity: Calico takes both, see ctl-007 of test/fixtures/ctl.
+	if s.MaxBlocksPerHost < 0 || s.MaxBlocksPerHost > 1000000 {
 		c.fail("spec.maxBlocksPerHost", s.MaxBlocksPerHost, "must be 0 to 1000000")
-	case s.MaxBlocksPerHost > 0 && !s.StrictAffinity:
-		c.fail("spec.maxBlocksPerHost", s.MaxBlocksPerHost, "must be 0 unless strictAffinity is true")
 	}
 	if s.IPCooldownSeconds < 0 || s.IPCooldownSeconds > 1200 {
 		c.fail("spec.ipCooldownSeconds", s.IPCooldownSeconds, "must be 0 to 1200")

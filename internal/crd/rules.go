@@ -121,7 +121,6 @@ func ipamConfiguration(s *Schema) {
 	s.at("ipCooldownSeconds").between(0, 1200)
 	switched(s.at("kubeVirtVMAddressPersistence"))
 	s.ruleAt(".autoAllocateBlocks", "has(self.strictAffinity) && self.strictAffinity || !has(self.autoAllocateBlocks) || self.autoAllocateBlocks", "must be true unless strictAffinity is true")
-	s.ruleAt(".maxBlocksPerHost", "!has(self.maxBlocksPerHost) || self.maxBlocksPerHost == 0 || has(self.strictAffinity) && self.strictAffinity", "must be 0 unless strictAffinity is true")
 }
 
 func ipamBlock(s *Schema) {

@@ -101,11 +101,11 @@ func Execute(ctx context.Context, p Process) error {
 		root.Annotations = map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl weft"}
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return &UsageError{fmt.Errorf("%w: see '%s --help'", err, cmd.CommandPath())}
+		return c.wrong(cmd, err)
 	})
 	c.flags(root)
 	root.AddCommand(c.commands()...)
-	group(root)
+	c.group(root)
 	err := root.ExecuteContext(ctx)
 	if c.calico {
 		return c.complain(err)
@@ -115,14 +115,14 @@ func Execute(ctx context.Context, p Process) error {
 
 // group makes commands that only hold others refuse what they don't know; and
 // all commands report wrong arguments as usage errors.
-func group(cmd *cobra.Command) {
+func (c *client) group(cmd *cobra.Command) {
 	for _, sub := range cmd.Commands() {
-		group(sub)
+		c.group(sub)
 	}
 	if args := cmd.Args; args != nil {
 		cmd.Args = func(cmd *cobra.Command, given []string) error {
 			if err := args(cmd, given); err != nil {
-				return &UsageError{fmt.Errorf("%w: see '%s --help'", err, cmd.CommandPath())}
+				return c.wrong(cmd, err)
 			}
 			return nil
 		}
@@ -133,9 +133,20 @@ func group(cmd *cobra.Command) {
 			if len(given) == 0 {
 				return cmd.Help()
 			}
-			return &UsageError{fmt.Errorf("unknown command %q: see '%s --help'", cmd.CommandPath()+" "+given[0], cmd.CommandPath())}
+			if c.calico {
+				return fmt.Errorf("unknown command %q for %q", given[0], cmd.CommandPath())
+			}
+			return c.wrong(cmd, fmt.Errorf("unknown command %q", cmd.CommandPath()+" "+given[0]))
 		}
 	}
+}
+
+// wrong is the error of a wrong call of cmd: err and, but for calicoctl, where help is.
+func (c *client) wrong(cmd *cobra.Command, err error) error {
+	if c.calico {
+		return &UsageError{err}
+	}
+	return &UsageError{fmt.Errorf("%w: see '%s --help'", err, cmd.CommandPath())}
 }
 
 // outputFlag adds -o to a command and returns where its value will be.

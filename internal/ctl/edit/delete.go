@@ -28,6 +28,9 @@ func (e *Editor) Delete(ctx context.Context, o v3.Object) Result {
 	if err != nil {
 		return failed(o, err)
 	}
+	if k.Name == "" {
+		return e.absent(o, k, &store.Error{Key: k, Err: store.ErrNotFound})
+	}
 	if err := e.checkDelete(ctx, o); err != nil {
 		if errors.Is(err, ErrInUse) {
 			if _, err := e.store.Get(ctx, k); errors.Is(err, store.ErrNotFound) {

@@ -61,6 +61,11 @@ func (e *Editor) change(ctx context.Context, k model.Key, f func(v3.Object) (v3.
 		if err == nil {
 			err = Check(o)
 		}
+		if o != nil && v3.KindOf(o).Name == string(k.Kind) {
+			if fixedErr := v3.ValidateUpdate(before.Object, o); fixedErr != nil {
+				err = &fixed{fixedErr} // it says more than that the result is wrong
+			}
+		}
 		if err != nil {
 			return fail(before.Object, err)
 		}
