@@ -74,10 +74,12 @@ type podState struct {
 	Metadata struct {
 		Name, Namespace string
 		UID             string
+		Labels          map[string]string
 	}
 	Spec struct {
-		NodeName    string
-		HostNetwork bool
+		NodeName           string
+		ServiceAccountName string
+		HostNetwork        bool
 	}
 	Status struct {
 		PodIP string
@@ -154,10 +156,9 @@ func object(kind, name string, spec map[string]any) map[string]any {
 	}
 }
 
-// objects are what Calico has stored: settings, the pool, and who has which address.
-func (c calico) objects() string {
-	c.t.Helper()
-	list := []map[string]any{
+// settings are what Calico has stored beside nodes and addresses.
+func (c calico) settings() []map[string]any {
+	return []map[string]any{
 		object("ClusterInformation", "default", map[string]any{
 			"calicoVersion": "v3.30.0", "clusterGUID": "0123456789abcdef0123456789abcdef", "clusterType": "k8s,bgp", "datastoreReady": true,
 		}),
@@ -173,39 +174,55 @@ func (c calico) objects() string {
 		object("Tier", "default", map[string]any{"order": 1000000, "defaultAction": "Deny"}),
 		object("Tier", "adminnetworkpolicy", map[string]any{"order": 1000, "defaultAction": "Pass"}),
 		object("Tier", "baselineadminnetworkpolicy", map[string]any{"order": 10000000, "defaultAction": "Pass"}),
-		object("IPAMConfig", "default", map[string]any{"autoAllocateBlocks": true, "strictAffinity": false, "maxBlocksPerHost": 0}),
 	}
+}
+
+// block is a node's address block, and the handles of its addresses.
+func (c calico) block(n int, pods []podState) (block map[string]any, handles []string) {
+	c.t.Helper()
+	nodeName, cidr := fmt.Sprintf("node%d", n), blockOf(n)
+	allocations, attributes := make([]any, 64), []any{}
+	for _, p := range pods {
+		if p.Spec.NodeName != nodeName {
+			continue
+		}
+		var last int
+		if _, err := fmt.Sscanf(p.Status.PodIP, fmt.Sprintf("10.244.%d.%%d", n), &last); err != nil {
+			c.t.Fatalf("pod %s has the address %s, which is not of %s", p.Metadata.Name, p.Status.PodIP, cidr)
+		}
+		handle := "k8s-pod-network." + c.sandbox(p)
+		allocations[last] = len(attributes)
+		attributes = append(attributes, map[string]any{"handle_id": handle, "secondary": map[string]string{
+			"namespace": p.Metadata.Namespace, "node": nodeName, "pod": p.Metadata.Name, "timestamp": "2026-01-01 00:00:00 +0000 UTC",
+		}})
+		handles = append(handles, handle)
+	}
+	free := []int{}
+	for i, a := range allocations {
+		if a == nil {
+			free = append(free, i)
+		}
+	}
+	return map[string]any{
+		"affinity": "host:" + nodeName, "allocations": allocations, "attributes": attributes, "cidr": cidr, "deleted": false,
+		"sequenceNumber": 1, "sequenceNumberForAllocation": map[string]int{}, "strictAffinity": false, "unallocated": free,
+	}, handles
+}
+
+// objects are what Calico has stored: settings, the pool, and who has which address.
+func (c calico) objects() string {
+	c.t.Helper()
+	list := append(c.settings(),
+		object("IPAMConfig", "default", map[string]any{"autoAllocateBlocks": true, "strictAffinity": false, "maxBlocksPerHost": 0}))
 	pods := c.pods()
 	for n := 1; n <= 3; n++ {
 		nodeName, cidr := fmt.Sprintf("node%d", n), blockOf(n)
 		dashed := strings.NewReplacer(".", "-", "/", "-").Replace(cidr)
-		allocations, attributes := make([]any, 64), []any{}
-		for _, p := range pods {
-			if p.Spec.NodeName != nodeName {
-				continue
-			}
-			var last int
-			if _, err := fmt.Sscanf(p.Status.PodIP, fmt.Sprintf("10.244.%d.%%d", n), &last); err != nil {
-				c.t.Fatalf("pod %s has the address %s, which is not of %s", p.Metadata.Name, p.Status.PodIP, cidr)
-			}
-			handle := "k8s-pod-network." + c.sandbox(p)
-			allocations[last] = len(attributes)
-			attributes = append(attributes, map[string]any{"handle_id": handle, "secondary": map[string]string{
-				"namespace": p.Metadata.Namespace, "node": nodeName, "pod": p.Metadata.Name, "timestamp": "2026-01-01 00:00:00 +0000 UTC",
-			}})
+		block, handles := c.block(n, pods)
+		for _, handle := range handles {
 			list = append(list, object("IPAMHandle", handle, map[string]any{"handleID": handle, "block": map[string]int{cidr: 1}, "deleted": false}))
 		}
-		free := []int{}
-		for i, a := range allocations {
-			if a == nil {
-				free = append(free, i)
-			}
-		}
-		list = append(list,
-			object("IPAMBlock", dashed, map[string]any{
-				"affinity": "host:" + nodeName, "allocations": allocations, "attributes": attributes, "cidr": cidr, "deleted": false,
-				"sequenceNumber": 1, "sequenceNumberForAllocation": map[string]int{}, "strictAffinity": false, "unallocated": free,
-			}),
+		list = append(list, object("IPAMBlock", dashed, block),
 			object("BlockAffinity", nodeName+"-"+dashed, map[string]any{"cidr": cidr, "deleted": "false", "node": nodeName, "state": "confirmed", "type": "host"}))
 	}
 	b, err := json.Marshal(map[string]any{"apiVersion": "v1", "kind": "List", "items": list})
@@ -259,29 +276,80 @@ func (c calico) again() {
 	kubectl(c.t, "-n", "kube-system", "delete", "pods", "-l", "k8s-app in (weft-node, weft-controllers)", "--wait=false")
 }
 
+// run makes Calico's cluster, with pods that send to one another. It gives the train, and what
+// each node has: see look.
+func (c calico) run(ns string) (tr *train, before [4]string) {
+	c.t.Helper()
+	c.install()
+	cluster(c.t, "wait")
+	kubectl(c.t, "create", "namespace", ns)
+	eventually(c.t, "service account", func() error {
+		_, err := command("", "kubectl", "-n", ns, "get", "serviceaccount", "default")
+		return err
+	})
+	kubectl(c.t, "-n", "kube-system", "rollout", "status", "deployment/coredns", "--timeout=300s")
+	tr = depart(c.t, ns, [2]int{1, 2}, [2]int{2, 3}, [2]int{3, 1}, [2]int{1, 1})
+	start(c.t, ns, pod{name: "server", node: 1, labels: "app: server"}, pod{name: "client", node: 2, labels: "app: client"})
+	reaches(c.t, ns, "client", "tcp", address(c.t, ns, "server")+":80")
+	for n := 1; n <= 3; n++ {
+		before[n] = c.look(n)
+	}
+	return tr, before
+}
+
+// handOver gives the nodes to weft, one after the other, and looks whether they are as they
+// were. Then it does what is new: pods, policy on old ones, and the release of what one of them had:
+// held tells whether the pod server still has an address.
+func (c calico) handOver(ns string, tr *train, before [4]string, held func() (bool, error)) {
+	c.t.Helper()
+	for n := 1; n <= 3; n++ {
+		c.leave(n)
+		kubectl(c.t, "label", "--overwrite", "node", fmt.Sprintf("node%d", n), "weft.net/takeover=true")
+		eventually(c.t, fmt.Sprintf("agent of node%d", n), func() error {
+			name, _ := agent(c.t, n)
+			_, err := command("", "kubectl", "-n", "kube-system", "wait", "--for=condition=Ready", "pod/"+name, "--timeout=60s")
+			return err
+		})
+		tr.arrived(fmt.Sprintf("take-over of node%d", n))
+	}
+	agentsReady(c.t)
+	for n := 1; n <= 3; n++ {
+		if now := c.look(n); now != before[n] {
+			c.t.Errorf("node%d has\n%s\nit had\n%s", n, now, before[n])
+		}
+		if out, err := node(n, `ls /etc/cni/net.d/*.conflist`); err != nil || strings.TrimSpace(out) != "/etc/cni/net.d/10-weft.conflist" {
+			c.t.Errorf("node%d has the CNI configurations %s, %v, want 10-weft.conflist alone", n, out, err)
+		}
+	}
+
+	start(c.t, ns, pod{name: "new", node: 1, labels: "app: new"})
+	reaches(c.t, ns, "client", "tcp", address(c.t, ns, "new")+":80")
+	reaches(c.t, ns, "new", "tcp", address(c.t, ns, "server")+":80")
+	allowTrains(c.t, ns)
+	if still, err := held(); err != nil || !still {
+		c.t.Errorf("the address of the pod server: held is %v, %v, want true", still, err)
+	}
+	kubectl(c.t, "-n", ns, "delete", "pod", "server")
+	eventually(c.t, "release of an address", func() error {
+		still, err := held()
+		if err == nil && still {
+			err = fmt.Errorf("an address is still held for the pod that is gone")
+		}
+		return err
+	})
+	tr.arrived("life after Calico")
+	kubectl(c.t, "delete", "namespace", ns, "--wait=false")
+}
+
 // A cluster that Calico ran is taken over node by node: each pod keeps its address, interface
 // and route, and nothing that pods send one another is lost. Before, weft finds no
 // CRDs of either group, says which it misses, and touches nothing.
 func TestTakeover(t *testing.T) {
-	ns := "takeover"
+	const ns = "takeover"
 	script(t)
 	c := calico{t}
-	c.install()
-	cluster(t, "wait")
-	kubectl(t, "create", "namespace", ns)
-	eventually(t, "service account", func() error {
-		_, err := command("", "kubectl", "-n", ns, "get", "serviceaccount", "default")
-		return err
-	})
-	kubectl(t, "-n", "kube-system", "rollout", "status", "deployment/coredns", "--timeout=300s")
-	tr := depart(t, ns, [2]int{1, 2}, [2]int{2, 3}, [2]int{3, 1}, [2]int{1, 1})
-	start(t, ns, pod{name: "server", node: 1, labels: "app: server"}, pod{name: "client", node: 2, labels: "app: client"})
-	reaches(t, ns, "client", "tcp", address(t, ns, "server")+":80")
+	tr, before := c.run(ns)
 	c.annotate()
-	var before [4]string
-	for n := 1; n <= 3; n++ {
-		before[n] = c.look(n)
-	}
 
 	manifest, err := os.ReadFile(filepath.Join("..", "..", "deploy", "weft-takeover.yaml"))
 	if err != nil {
@@ -289,19 +357,7 @@ func TestTakeover(t *testing.T) {
 	}
 	kubectl(t, "label", "node", "node1", "weft.net/takeover=true")
 	apply(t, string(manifest))
-	says := func(what string, words ...string) {
-		t.Helper()
-		eventually(t, what, func() error {
-			out, err := command("", "kubectl", "-n", "kube-system", "logs", "daemonset/weft-node", "--tail=20")
-			for _, word := range words {
-				if err == nil && !strings.Contains(out, word) {
-					err = fmt.Errorf("the agent does not say %q, but\n%s", word, out)
-				}
-			}
-			return err
-		})
-	}
-	says("the missing group is named", "CRD", "crd.projectcalico.org")
+	says(t, 1, "the missing group is named", "CRD", "crd.projectcalico.org")
 	all := strings.Split(c.definitions(), "---")
 	var most []string
 	for _, d := range all {
@@ -311,7 +367,7 @@ func TestTakeover(t *testing.T) {
 	}
 	apply(t, strings.Join(most, "---"))
 	c.again()
-	says("the missing CRDs are named", "ipamblocks", "ippools")
+	says(t, 1, "the missing CRDs are named", "ipamblocks", "ippools")
 	tr.arrived("missing CRDs")
 	if now := c.look(1); now != before[1] {
 		t.Errorf("without CRDs node1 changed:\n%s\nit had\n%s", now, before[1])
@@ -330,49 +386,20 @@ func TestTakeover(t *testing.T) {
 	kubectl(t, "wait", "--for=condition=Established", "crd", "--all", "--timeout=300s")
 	apply(t, c.objects())
 	c.again()
-	for n := 1; n <= 3; n++ {
-		c.leave(n)
-		kubectl(t, "label", "--overwrite", "node", fmt.Sprintf("node%d", n), "weft.net/takeover=true")
-		eventually(t, fmt.Sprintf("agent of node%d", n), func() error {
-			name, _ := agent(t, n)
-			_, err := command("", "kubectl", "-n", "kube-system", "wait", "--for=condition=Ready", "pod/"+name, "--timeout=60s")
-			return err
-		})
-		tr.arrived(fmt.Sprintf("take-over of node%d", n))
-	}
-	agentsReady(t)
-	for n := 1; n <= 3; n++ {
-		if now := c.look(n); now != before[n] {
-			t.Errorf("node%d has\n%s\nit had\n%s", n, now, before[n])
-		}
-		if out, err := node(n, `ls /etc/cni/net.d/*.conflist`); err != nil || strings.TrimSpace(out) != "/etc/cni/net.d/10-weft.conflist" {
-			t.Errorf("node%d has the CNI configurations %s, %v, want 10-weft.conflist alone", n, out, err)
-		}
-	}
-
-	// What is new: pods, policy on old ones, and the release of what old ones had.
-	start(t, ns, pod{name: "new", node: 1, labels: "app: new"})
-	reaches(t, ns, "client", "tcp", address(t, ns, "new")+":80")
-	reaches(t, ns, "new", "tcp", address(t, ns, "server")+":80")
-	allowTrains(t, ns)
-	old := address(t, ns, "server")
-	kubectl(t, "-n", ns, "delete", "pod", "server")
-	eventually(t, "release of "+old, func() error {
+	c.handOver(ns, tr, before, func() (bool, error) {
 		var all blocks
 		if err := get(&all, "ipamblocks.crd.projectcalico.org"); err != nil {
-			return err
+			return false, err
 		}
 		for _, b := range all.Items {
 			for _, a := range b.Spec.Allocations {
 				if a != nil && b.Spec.Attributes[*a].Secondary["pod"] == "server" {
-					return fmt.Errorf("%s still holds an address for the pod that is gone", b.Spec.CIDR)
+					return true, nil
 				}
 			}
 		}
-		return nil
+		return false, nil
 	})
-	tr.arrived("life after Calico")
-	kubectl(t, "delete", "namespace", ns, "--wait=false")
 }
 
 // Policy behind services again, now with kube-proxy in its iptables mode.
