@@ -230,7 +230,7 @@ func TestInterrupted(t *testing.T) {
 	t.Parallel()
 	_, st := newEditor(t)
 	ctx, cancel := context.WithCancel(t.Context())
-	e := edit.New(&cancelling{Store: st, after: 20, cancel: cancel}, time.Now)
+	e := edit.New(&cancelling{st, cancel, ctx.Done()}, time.Now)
 	objects := func() []v3.Object {
 		var out []v3.Object
 		for i := range 500 {
@@ -256,19 +256,23 @@ func TestInterrupted(t *testing.T) {
 	}
 }
 
-// cancelling is a store whose user interrupts after some writes.
+// cancelling is a store whose user interrupts at the write of s20; what comes after it is not
+// written before that.
 type cancelling struct {
 	store.Store
-	after  int
 	cancel func()
+	ended  <-chan struct{}
 }
 
 func (c *cancelling) Commit(ctx context.Context, ops ...store.Op) ([]store.Object, error) {
-	out, err := c.Store.Commit(ctx, ops...)
-	if len(out) > 0 && out[0].Meta().Name == fmt.Sprintf("s%d", c.after) {
-		c.cancel()
+	var n int
+	if _, err := fmt.Sscanf(ops[0].Object.Meta().Name, "s%d", &n); err == nil && n >= 20 {
+		if n == 20 {
+			c.cancel()
+		}
+		<-c.ended
 	}
-	return out, err
+	return c.Store.Commit(ctx, ops...)
 }
 
 // Fields that a newer version has put there survive every way to change an object.
