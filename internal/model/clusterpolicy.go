@@ -13,12 +13,17 @@ const nothing = "!all()"
 // kube-baseline. The error says what of o has no meaning; a rule that asks for it is
 // left out if it accepts, and else denies everything. o is not changed.
 //
-// Peers and protocols that a policy of ours cannot say (nodes, domain names, fields
-// of later versions) fail closed, as the API asks: a rule that accepts them matches
+// Peers and protocols that a policy of ours cannot say (nodes, which the parsed form can;
+// domain names, fields of later versions) fail closed, as the API asks: a rule that accepts them matches
 // nothing, and one that denies or passes them denies every peer, with the protocols
 // of the rule. Passing nothing would not do, since a later rule might accept.
 func FromClusterPolicy(o *v3.KubernetesClusterNetworkPolicy) (*v3.GlobalNetworkPolicy, error) {
 	d, err := documentOf(o)
+	for i, place := range d.egress {
+		if _, ok := d.nodes[place]; ok && d.spec.Egress[i].Action != v3.ActionAllow {
+			d.spec.Egress[i].Action, d.spec.Egress[i].Destination = v3.ActionDeny, v3.EntityRule{Ports: d.spec.Egress[i].Destination.Ports}
+		}
+	}
 	p := newObject[*v3.GlobalNetworkPolicy]("GlobalNetworkPolicy", o.Name)
 	p.CreationTimestamp = o.CreationTimestamp
 	p.Spec = d.spec
@@ -59,7 +64,7 @@ func (d *document) cluster(s *v3.KubernetesClusterNetworkPolicySpec) error {
 	}
 	d.spec.Ingress, d.ingress = in.ingress()
 	d.spec.Egress, d.egress = out.out, out.places
-	d.unbuilt = in.unbuilt
+	d.unbuilt, d.nodes = in.unbuilt, out.nodes
 	for place, what := range out.unbuilt {
 		if d.unbuilt == nil {
 			d.unbuilt = map[string]string{}
@@ -101,6 +106,10 @@ func (c *conversion) clusterRule(place, side string, act v3.ClusterPolicyAction,
 	var closed []func() // after what can be said, since they take all peers
 	for i, p := range peers {
 		place := at(place+side, i)
+		if p.Nodes != nil && p.Namespaces == nil && p.Pods == nil && len(p.Networks)+len(p.DomainNames) == 0 {
+			c.toNodes(&e, place, action, ports, p.Nodes)
+			continue
+		}
 		rules, what := clusterPeer(&e, place, p)
 		if what != "" {
 			closed = append(closed, func() { c.closed(place, action, ports, what) })
@@ -119,6 +128,16 @@ func (c *conversion) clusterRule(place, side string, act v3.ClusterPolicyAction,
 			c.closed(place, action, []protocolPorts{{}}, "")
 		}
 	}
+}
+
+// toNodes appends what stands for a peer that is nodes: rules that match nothing until the
+// policy is parsed.
+func (c *conversion) toNodes(e *first, place string, action v3.Action, ports []protocolPorts, s *v3.LabelSelector) {
+	if c.nodes == nil {
+		c.nodes = map[string]string{}
+	}
+	c.nodes[place] = namespaceSelector(e, place+".nodes", s)
+	c.add(place, action, ports, v3.EntityRule{Selector: nothing})
 }
 
 // closed appends what stands for a peer or protocol that cannot be said.
@@ -158,7 +177,7 @@ func clusterPeer(e *first, field string, p v3.ClusterPolicyEgressPeer) (ends []v
 	pods := p.Namespaces != nil || p.Pods != nil
 	switch {
 	case p.Nodes != nil:
-		return nil, "nodes"
+		return nil, "a peer of two kinds"
 	case len(p.DomainNames) > 0:
 		return nil, "domainNames"
 	case len(p.Networks) > 0 && pods:

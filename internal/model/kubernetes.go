@@ -92,6 +92,8 @@ type conversion struct {
 	errs   []error
 	// unbuilt names, by place, what a rule asks for that cannot be said; may be nil.
 	unbuilt map[string]string
+	// nodes are the peers that are nodes, by place, as selectors; may be nil.
+	nodes map[string]string
 }
 
 // ingress returns what was collected with the peers as sources.

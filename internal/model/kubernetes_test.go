@@ -236,21 +236,28 @@ func TestClusterPolicy(t *testing.T) {
 			),
 		},
 		"what cannot be accepted matches nothing": {
-			"{tier: Admin, priority: 1, subject: {namespaces: {}}, egress: [{action: Accept, to: [{domainNames: [example.org]}, {nodes: {}}, {networks: [10.0.0.0/8]}]}]}",
+			"{tier: Admin, priority: 1, subject: {namespaces: {}}, egress: [{action: Accept, to: [{domainNames: [example.org]}, {networks: [10.0.0.0/8]}]}]}",
 			lines(
 				"kube-admin 1 (k8s && has(NS))",
-				"egress spec.egress[0].to[2] Allow v4 to 10.0.0.0/8",
+				"egress spec.egress[0].to[1] Allow v4 to 10.0.0.0/8",
 				"egress spec.egress[0].to[0] Allow to !all() unbuilt domainNames",
-				"egress spec.egress[0].to[1] Allow to !all() unbuilt nodes",
 			),
 		},
 		"what cannot be denied or passed denies all": {
-			"{tier: Admin, priority: 1, subject: {namespaces: {}}, egress: [{action: Deny, to: [{nodes: {}}], protocols: [{tcp: {}}]}, {action: Pass, to: [{nodes: {}}, {namespaces: {}}]}]}",
+			"{tier: Admin, priority: 1, subject: {namespaces: {}}, egress: [{action: Deny, to: [{moons: {}}], protocols: [{tcp: {}}]}, {action: Pass, to: [{moons: {}}, {namespaces: {}}]}]}",
 			lines(
 				"kube-admin 1 (k8s && has(NS))",
 				"egress spec.egress[0].to[0] Deny proto 6",
 				"egress spec.egress[1].to[1] Pass to (has(NS) && k8s)",
 				"egress spec.egress[1].to[0] Deny",
+			),
+		},
+		"nodes": {
+			"{tier: Admin, priority: 1, subject: {namespaces: {}}, egress: [{action: Accept, to: [{nodes: {matchLabels: {zone: a}}}], protocols: [{tcp: {}}]}, {action: Deny, to: [{nodes: {}}]}]}",
+			lines(
+				"kube-admin 1 (k8s && has(NS))",
+				`egress spec.egress[0].to[0] Allow proto 6 to nodes zone == "a"`,
+				"egress spec.egress[1].to[0] Deny to nodes all()",
 			),
 		},
 		"a peer of a later version": {

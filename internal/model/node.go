@@ -31,6 +31,10 @@ type Node struct {
 	// when it started: what explains a route names its device by.
 	Links []NodeLink
 
+	// Addrs are all addresses by which policy knows the node: its own above and those that
+	// Kubernetes knows (spec.addresses), sorted, each once.
+	Addrs []netip.Addr
+
 	// MTU is the smallest of its egress interfaces, bytes, as its agent says (the
 	// annotation MTUAnnotation); 0: not known.
 	MTU int

@@ -2,7 +2,9 @@ package model
 
 import (
 	"net/netip"
+	"slices"
 	"strconv"
+	"strings"
 
 	v3 "github.com/weft-net/weft/api/v3"
 )
@@ -43,9 +45,29 @@ func parseNode(o *v3.Node) (Value, error) {
 			n.PodCIDRs = append(n.PodCIDRs, p.Masked())
 		}
 	}
+	n.Addrs = nodeAddrs(o, n)
 	// The node's agent writes it anew where it is none.
 	if mtu, err := strconv.ParseUint(o.Annotations[MTUAnnotation], 10, 16); err == nil {
 		n.MTU = int(mtu)
 	}
 	return n, e.err
+}
+
+// nodeAddrs are the addresses by which policy knows a node. What is none in the list,
+// which others write, too, is passed over.
+func nodeAddrs(o *v3.Node, n Node) []netip.Addr {
+	var out []netip.Addr
+	for _, p := range []netip.Prefix{n.IPv4, n.IPv6} {
+		if p.IsValid() {
+			out = append(out, p.Addr())
+		}
+	}
+	for _, a := range o.Spec.Addresses {
+		text, _, _ := strings.Cut(a.Address, "/")
+		if addr, err := netip.ParseAddr(text); err == nil {
+			out = append(out, addr.Unmap().WithZone(""))
+		}
+	}
+	slices.SortFunc(out, netip.Addr.Compare)
+	return slices.Compact(out)
 }

@@ -23,7 +23,9 @@ type document struct {
 	ingress, egress []string
 	// unbuilt names what rules ask for that no rule can say, by place; may be nil.
 	unbuilt map[string]string
-	staged  v3.StagedAction // empty: the policy is in force
+	// nodes are the destinations of rules that are nodes, by place; may be nil.
+	nodes  map[string]string
+	staged v3.StagedAction // empty: the policy is in force
 	// badSubject: whom the policy applies to can't be said.
 	badSubject bool
 }
@@ -104,6 +106,10 @@ func parsePolicy(o v3.Object) (Value, error) {
 		for i := range rules {
 			if what, ok := d.unbuilt[rules[i].Field]; ok {
 				rules[i].Unbuilt = what
+			}
+			if text, ok := d.nodes[rules[i].Field]; ok {
+				rules[i].Destination.Selector = nil
+				rules[i].Destination.Nodes = try(&e, d.scope.sel, rules[i].Field, text)
 			}
 		}
 	}

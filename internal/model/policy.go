@@ -91,7 +91,7 @@ type Rule struct {
 	// spec.ingress[0].from[1] for an object that has peers and ports instead of rules.
 	Field string
 	// Unbuilt names what the rule asks for and nothing here can match: http, or the
-	// peers nodes and domainNames of a ClusterNetworkPolicy. Such a rule has the
+	// peer domainNames of a ClusterNetworkPolicy. Such a rule has the
 	// action Allow, and allows nothing.
 	Unbuilt string
 }
@@ -109,6 +109,9 @@ type Entity struct {
 	// confined to is in Selector. nil: not set.
 	Selector, NotSelector *selector.Selector
 	Service               Service // zero: not set
+	// Nodes selects nodes of the cluster by their labels; the addresses of those match.
+	// nil: not set.
+	Nodes *selector.Selector
 	// Ports and NamedPorts are alternatives of one another, and so are their negations.
 	Ports, NotPorts           []PortRange
 	NamedPorts, NotNamedPorts []string

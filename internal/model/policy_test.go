@@ -93,6 +93,9 @@ func entityText(e model.Entity) string {
 	if e.Selector != nil {
 		parts = append(parts, e.Selector.String())
 	}
+	if e.Nodes != nil {
+		parts = append(parts, "nodes "+e.Nodes.String())
+	}
 	if e.NotSelector != nil {
 		parts = append(parts, "not "+e.NotSelector.String())
 	}

@@ -221,6 +221,20 @@ func (c *compiler) members(n Need) (out, nets []plan.Member) {
 				out = append(out, c.backends(s, n)...)
 			}
 		}
+	case SetNodes:
+		seen := map[netip.Addr]bool{}
+		for _, v := range c.view.World() {
+			node, ok := v.(model.Node)
+			if !ok || !n.Of.Matches(node.Labels) {
+				continue
+			}
+			for _, a := range node.Addrs {
+				if a.Is4() != c.V6 && !seen[a] {
+					seen[a] = true
+					out = append(out, plan.AddrMember(a))
+				}
+			}
+		}
 	default:
 		out = n.Members()
 	}

@@ -184,7 +184,7 @@ func (g *Graph) put(k model.Key, v model.Value) (ok bool) {
 		g.putOther(k, v)
 	case model.Node:
 		if v.Name != g.node {
-			v = model.Node{Name: v.Name, IPv4: v.IPv4, IPv6: v.IPv6} // all that counts of others
+			v = model.Node{Name: v.Name, IPv4: v.IPv4, IPv6: v.IPv6, Addrs: v.Addrs, Labels: v.Labels} // all that counts of others
 		}
 		g.putOther(k, v)
 	default:
@@ -308,6 +308,7 @@ func (g *Graph) noteOther(o *other, came bool) {
 				h.nodes.cut(plan.AddrMember(a))
 			}
 		}
+		g.nodeChanged(v, came)
 		g.dirty.settings = g.dirty.settings || v.Name == g.node
 	default:
 		g.dirty.settings = true

@@ -22,6 +22,7 @@ type half struct {
 	idleBlocks []*liveBlock          // lost their last user
 
 	dirtySets    map[*liveSet]struct{}
+	nodeSets     []*liveSet             // of SetNodes
 	touchedLists map[*liveList]struct{} // new, or with a user less
 	touchedTiers map[*liveTier]struct{}
 

@@ -160,7 +160,7 @@ func plain(r *model.Rule) bool {
 }
 
 func anyEnd(e *model.Entity) bool {
-	return e.Selector == nil && e.NotSelector == nil && e.Service == (model.Service{}) &&
+	return e.Selector == nil && e.NotSelector == nil && e.Nodes == nil && e.Service == (model.Service{}) &&
 		len(e.Nets)+len(e.NotNets)+len(e.Ports)+len(e.NotPorts)+len(e.NamedPorts)+len(e.NotNamedPorts) == 0
 }
 

@@ -7,6 +7,7 @@ import (
 
 	"github.com/weft-net/weft/internal/model"
 	"github.com/weft-net/weft/internal/plan"
+	"github.com/weft-net/weft/internal/selector"
 )
 
 // liveSet is a set that rules in force need, in one family. Its members are counted,
@@ -15,7 +16,8 @@ import (
 type liveSet struct {
 	ref    SetRef
 	v6     bool
-	sel    uint32 // in Graph.members; of sets that have a selector
+	sel    uint32             // in Graph.members; of sets that have a selector of holders
+	nodes  *selector.Selector // of SetNodes
 	counts map[plan.Member]uint32
 	wide   int      // members that are not single addresses
 	trie   *netTrie // of those; nil while there are none
@@ -36,6 +38,9 @@ func (g *Graph) acquireSet(h *half, n Need, b *body) *liveSet {
 		h.sets[n.SetRef] = s
 		s.dirty, h.dirtySets[s] = true, struct{}{}
 		g.fill(s, n)
+		if s.ref.Kind == SetNodes {
+			h.nodeSets = append(h.nodeSets, s)
+		}
 	}
 	s.users[b] = struct{}{}
 	return s
@@ -57,6 +62,13 @@ func (g *Graph) fill(s *liveSet, n Need) {
 				s.add(m)
 			}
 		}
+	case SetNodes:
+		s.nodes = n.Of
+		for _, o := range g.others {
+			if v, ok := o.v.(model.Node); ok {
+				s.node(v, true)
+			}
+		}
 	default:
 		for _, m := range s.ref.Members() {
 			s.counts[m] = 1
@@ -73,6 +85,9 @@ func (g *Graph) releaseSet(h *half, s *liveSet, b *body) {
 	delete(h.dirtySets, s)
 	for _, set := range s.ref.Sets(s.parts) {
 		h.delta.DeleteSets = append(h.delta.DeleteSets, set.Name)
+	}
+	if s.ref.Kind == SetNodes {
+		h.nodeSets = slices.DeleteFunc(h.nodeSets, func(o *liveSet) bool { return o == s })
 	}
 	if s.ref.Kind != SetSelected && s.ref.Kind != SetNamedPort {
 		return
@@ -185,6 +200,34 @@ func (g *Graph) serviceChanged(sl model.EndpointSlice, came bool) {
 					s.cut(m)
 				}
 			}
+		}
+	}
+}
+
+// node takes the addresses of a node into a set of nodes, if it is selected, or out.
+func (s *liveSet) node(n model.Node, in bool) {
+	if !s.nodes.Matches(n.Labels) {
+		return
+	}
+	for _, a := range n.Addrs {
+		if a.Is6() != s.v6 {
+			continue
+		}
+		if in {
+			s.add(plan.AddrMember(a))
+		} else {
+			s.cut(plan.AddrMember(a))
+		}
+	}
+}
+
+// nodeChanged takes a node into the sets that select nodes, or out. There are few of
+// these, and nodes seldom change.
+func (g *Graph) nodeChanged(n model.Node, came bool) {
+	for _, h := range g.halves {
+		for _, s := range h.nodeSets {
+			s.node(n, came)
+			s.dirty, h.dirtySets[s] = true, struct{}{}
 		}
 	}
 }

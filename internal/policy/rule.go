@@ -190,6 +190,9 @@ func (s *shape) entity(e *model.Entity, dst bool, proto uint8, v6 bool) bool {
 	if e.Selector != nil && (len(e.Ports) > 0 || len(e.NamedPorts) != 1) {
 		s.addSet(at.set, false, selected(e.Selector))
 	}
+	if e.Nodes != nil {
+		s.addSet(at.set, false, Need{SetRef: SetRef{Kind: SetNodes, Selector: e.Nodes.String()}, Of: e.Nodes})
+	}
 	if e.NotSelector != nil {
 		s.addSet(at.set, true, selected(e.NotSelector))
 	}

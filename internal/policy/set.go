@@ -23,6 +23,7 @@ const (
 	SetServicePorts                  // address, protocol, port of a service's backends
 	SetServiceAddrs                  // addresses of a service's backends
 	SetServiceAnyPort                // addresses of those whose slice says all ports of Protocol; none: there is no set
+	SetNodes                         // addresses of nodes that Selector selects
 	SetConstNets                     // the nets in Const
 	SetConstPorts                    // the ranges of ports in Const
 )
@@ -31,7 +32,7 @@ const (
 // SetRefs share a set. It says nothing of the family, each table has its own.
 type SetRef struct {
 	Kind     SetKind
-	Selector string // canonical text; of SetSelected and SetNamedPort
+	Selector string // canonical text; of SetSelected, SetNamedPort and SetNodes
 	Port     string // name of the port; of SetNamedPort
 	Protocol uint8  // of SetNamedPort; 0: any; and of SetServiceAnyPort
 	Service  model.Service
@@ -41,7 +42,7 @@ type SetRef struct {
 // Need is a set that rules need, with its selector parsed.
 type Need struct {
 	SetRef
-	Of *selector.Selector // of SetSelected and SetNamedPort; nil there: all(); else nil
+	Of *selector.Selector // of SetSelected, SetNamedPort and SetNodes; nil there: all(); else nil
 }
 
 // Parts says which sets there are of a selector (SetSelected). Its single addresses are
@@ -76,7 +77,7 @@ func (r SetRef) Set() plan.Set {
 		plan.SetType
 	}{
 		SetSelected: {"sa-", plan.SetAddrs}, SetNamedPort: {"np-", plan.SetAddrPorts}, SetServicePorts: {"vp-", plan.SetAddrPorts},
-		SetServiceAddrs: {"va-", plan.SetAddrs}, SetServiceAnyPort: {"vy-", plan.SetAddrs}, SetConstNets: {"cn-", plan.SetNets}, SetConstPorts: {"cp-", plan.SetPorts},
+		SetServiceAddrs: {"va-", plan.SetAddrs}, SetServiceAnyPort: {"vy-", plan.SetAddrs}, SetNodes: {"na-", plan.SetAddrs}, SetConstNets: {"cn-", plan.SetNets}, SetConstPorts: {"cp-", plan.SetPorts},
 	}[r.Kind]
 	return plan.Set{Name: k.prefix + r.hash(), Type: k.SetType}
 }

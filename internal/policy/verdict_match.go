@@ -138,11 +138,31 @@ func (m *matching) selectors(side string, e *model.Entity, addr netip.Addr) bool
 		r.Field = side + ".selector"
 		m.reasons = append(m.reasons, r)
 	}
+	if e.Nodes != nil && !m.nodes(side, e.Nodes, addr) {
+		return false
+	}
 	if e.NotSelector == nil {
 		return true
 	}
 	_, found := m.view.find(e.NotSelector, addr)
 	return m.yes(!found, side+".notSelector", e.NotSelector.String())
+}
+
+// nodes looks for a node that s selects and that has addr.
+func (m *matching) nodes(side string, s *selector.Selector, addr netip.Addr) bool {
+	for _, v := range m.view.world {
+		n, ok := v.(model.Node)
+		if !ok || !s.Matches(n.Labels) {
+			continue
+		}
+		if slices.Contains(n.Addrs, addr) {
+			m.reasons = append(m.reasons, Reason{
+				Field: side + ".nodes", Value: s.String(), Object: n.Key().String(), ObjectField: "spec.addresses", ObjectValue: addr.String(),
+			})
+			return true
+		}
+	}
+	return m.yes(false, side+".nodes", s.String())
 }
 
 // find looks for an endpoint or set that s selects and that has addr.
