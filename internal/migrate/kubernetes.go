@@ -38,6 +38,16 @@ func (d Dump) ForKubernetes() (out Dump, notes []string) {
 	return out, notes
 }
 
+// Renamed is d with the names that Kubernetes gives nodes, and nothing left out. d is not
+// changed.
+func (d Dump) Renamed() Dump {
+	names, out := d.nodeNames(), Dump{Cluster: d.Cluster}
+	for _, o := range d.Objects {
+		out.Objects = append(out.Objects, renamed(o, names))
+	}
+	return out
+}
+
 // nodeNames gives the names that Kubernetes has for nodes that are called otherwise here.
 func (d Dump) nodeNames() map[string]string {
 	names := map[string]string{}

@@ -103,6 +103,15 @@ func places() []place {
 	}
 }
 
+// Kinds are those that are carried, beside the ClusterInformation.
+func Kinds() []model.Kind {
+	var kinds []model.Kind
+	for _, p := range places() {
+		kinds = append(kinds, p.kind)
+	}
+	return kinds
+}
+
 // partOf is the part that an object stands in. Policies that Calico's controllers made of those
 // of Kubernetes are not with the others: Kubernetes has them already.
 func partOf(k model.Key) part {

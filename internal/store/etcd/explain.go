@@ -157,6 +157,9 @@ func connect(ctx context.Context, endpoint string, t *tls.Config) (net.Conn, err
 	if deadline, ok := ctx.Deadline(); ok {
 		err = conn.SetDeadline(deadline)
 	}
+	// Who is interrupted does not wait for a server that says nothing.
+	raw := conn
+	context.AfterFunc(ctx, func() { _ = raw.SetDeadline(time.Unix(1, 0)) })
 	if err == nil && t != nil {
 		t = t.Clone()
 		t.NextProtos = []string{"h2"}

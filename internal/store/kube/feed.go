@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	v3 "github.com/weft-net/weft/api/v3"
 	"github.com/weft-net/weft/internal/model"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -267,10 +268,25 @@ func (f *feed) Delete(obj any) error {
 	at := m.GetNamespace() + "/" + m.GetName()
 	was := f.known[at]
 	delete(f.known, at)
-	if len(was.keys) == 0 {
+	gone := f.notElsewhere(was.keys)
+	if len(gone) == 0 {
 		return nil
 	}
-	return f.send(event{deletes: was.keys})
+	return f.send(event{deletes: gone})
+}
+
+// notElsewhere are those of keys that no other object has. A policy may stand under two names
+// for a moment, while the tier is taken from before its name: it is not gone when the older
+// one is.
+func (f *feed) notElsewhere(keys []model.Key) []model.Key {
+	return slices.DeleteFunc(slices.Clone(keys), func(k model.Key) bool {
+		for _, name := range []string{k.Name, v3.DefaultTier + "." + k.Name} {
+			if slices.Contains(f.known[k.Namespace+"/"+name].keys, k) {
+				return true
+			}
+		}
+		return false
+	})
 }
 
 // Replace implements cache.ReflectorStore: the list is the whole truth. What it changes is
@@ -300,12 +316,14 @@ func (f *feed) Replace(list []any, _ string) error {
 			}
 		}
 	}
+	var gone []model.Key
 	for at, was := range f.known {
 		if !there[at] {
-			e.deletes = append(e.deletes, was.keys...)
+			gone = append(gone, was.keys...)
 			delete(f.known, at)
 		}
 	}
+	e.deletes = append(e.deletes, f.notElsewhere(gone)...)
 	if err := flush(); err != nil {
 		return err
 	}
