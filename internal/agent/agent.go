@@ -67,6 +67,7 @@ type Config struct {
 	// it likes. What it returns is closed in the end.
 	Open    func(ctx context.Context, waits func(why error)) (store.Store, error)
 	Felix   []model.FelixConfig // settings of the process, the strongest first; may be empty
+	Ignored []string            // names among those settings that no field has
 	Peering peering.Options     // its Secrets are read from SecretsDir
 	Backend Backend             // CALICO_NETWORKING_BACKEND
 	Version string
@@ -236,6 +237,7 @@ func wire(c Config, st store.Store, k *kubernetes, p *pages, node model.Node) (*
 		mtus:    make(chan int, 1),
 	}
 	noted := newNotes(c.Log)
+	noted.problems("settings", unknownSettings(c.Ignored))
 	report := func(origin string) func([]model.Problem) {
 		return func(found []model.Problem) { noted.problems(origin, found) }
 	}

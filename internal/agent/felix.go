@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -31,6 +32,56 @@ func FelixFromEnv(environ []string) (config model.FelixConfig, ignored []string,
 		}
 	}
 	return felixFrom("env", "FELIX_", given)
+}
+
+// unknownSettings says which settings of the process have no effect.
+func unknownSettings(names []string) []model.Problem {
+	var out []model.Problem
+	for _, name := range slices.Sorted(slices.Values(names)) {
+		out = append(out, model.Problem{Text: name + ": no such setting in this version: without effect" + meant(name)})
+	}
+	return out
+}
+
+// meant names the setting that name might be misspelled for; empty: there is none.
+func meant(name string) string {
+	field := strings.ToLower(strings.TrimPrefix(name, "FELIX_"))
+	spec := reflect.TypeFor[v3.FelixConfigurationSpec]()
+	best, distance := "", len(field)/6+2
+	for i := range spec.NumField() {
+		known, _, _ := strings.Cut(spec.Field(i).Tag.Get("json"), ",")
+		if d := edits(field, strings.ToLower(known)); d < distance {
+			best, distance = known, d
+		}
+	}
+	switch {
+	case best == "":
+		return ""
+	case field != strings.ToLower(name):
+		best = "FELIX_" + strings.ToUpper(best)
+	}
+	return ": did you mean " + best + "?"
+}
+
+// edits is the number of letters to put in, take out or change to make b of a.
+func edits(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
 }
 
 // oldName is the name of a field in JSON for one that Calico has in variables and files
@@ -81,6 +132,9 @@ func felixFrom(source, prefix string, given map[string]string) (model.FelixConfi
 	var ignored []string
 	v := reflect.ValueOf(&spec).Elem()
 	for name, text := range given {
+		if strings.EqualFold(name, "FelixConfigFile") {
+			continue // where the file is
+		}
 		field, ok := fieldByName(v, oldName(name))
 		if !ok {
 			ignored = append(ignored, prefix+name)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -132,5 +133,26 @@ func TestFelixFromFile(t *testing.T) {
 	write("[global]\nnonsense\n")
 	if _, _, err := FelixFromFile(path); err == nil || !strings.Contains(err.Error(), "felix.cfg:2:") {
 		t.Fatalf("got %v, want the line", err)
+	}
+}
+
+// TestUnknownSettings: a variable that is no setting is named, with the one that was meant.
+func TestUnknownSettings(t *testing.T) {
+	t.Parallel()
+	_, ignored, err := FelixFromEnv([]string{"FELIX_INTERFACEPREFX=tap", "FELIX_ETCDADDR=x", "FELIX_LOGSEVERITYSCREEN=Info"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, p := range unknownSettings(append(ignored, "wireguardMTUU")) {
+		got = append(got, p.String())
+	}
+	want := []string{
+		"FELIX_ETCDADDR: no such setting in this version: without effect",
+		"FELIX_INTERFACEPREFX: no such setting in this version: without effect: did you mean FELIX_INTERFACEPREFIX?",
+		"wireguardMTUU: no such setting in this version: without effect: did you mean wireguardMTU?",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }

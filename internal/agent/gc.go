@@ -63,12 +63,12 @@ type staleEndpoint struct {
 // and to no valid attachment. An endpoint does not name its network: it is of
 // this one if the handle made of both exists, or if its annotation says so.
 func (a *attachments) staleEndpoints(ctx context.Context, r rpc.GCRequest, valid map[string]bool) ([]staleEndpoint, []error) {
-	objects, err := a.store.List(ctx, model.KindWorkloadEndpoint, "")
+	objects, err := store.EndpointsOn(ctx, a.store, a.node)
 	errs := []error{err}
 	var out []staleEndpoint
 	for _, o := range objects {
 		ep, ok := o.Object.(*v3.WorkloadEndpoint)
-		if !ok || ep.Spec.Node != a.node || ep.Spec.ContainerID == "" {
+		if !ok || ep.Spec.ContainerID == "" {
 			continue
 		}
 		handle := v3.HandleID(r.Network, ep.Spec.ContainerID)

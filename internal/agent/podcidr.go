@@ -31,6 +31,11 @@ func (s podRanges) Watch(ctx context.Context, kinds ...model.Kind) iter.Seq2[mod
 	}
 }
 
+// EndpointsOn implements [store.ByNode].
+func (s podRanges) EndpointsOn(ctx context.Context, node string) ([]store.Object, error) {
+	return store.EndpointsOn(ctx, s.Store, node)
+}
+
 // withRanges adds the blocks that the nodes of b make.
 func withRanges(known map[model.Key][]netip.Prefix, b model.Batch) model.Batch {
 	if b.Reset {

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -136,11 +137,11 @@ func agentConfig(p Process, log *slog.Logger) (agent.Config, error) {
 	if err != nil {
 		return agent.Config{}, err
 	}
-	env, _, err := agent.FelixFromEnv(p.Environ)
+	env, ignored, err := agent.FelixFromEnv(p.Environ)
 	if err != nil {
 		return agent.Config{}, err
 	}
-	file, _, err := agent.FelixFromFile(or(p.Getenv("FELIX_FELIXCONFIGFILE"), defaultFelixFile))
+	file, more, err := agent.FelixFromFile(or(p.Getenv("FELIX_FELIXCONFIGFILE"), defaultFelixFile))
 	if err != nil {
 		return agent.Config{}, err
 	}
@@ -157,7 +158,7 @@ func agentConfig(p Process, log *slog.Logger) (agent.Config, error) {
 		return agent.Config{}, err
 	}
 	return agent.Config{
-		Settings: settings, Felix: []model.FelixConfig{env, file}, Peering: peer, Backend: networking,
+		Settings: settings, Felix: []model.FelixConfig{env, file}, Ignored: slices.Concat(ignored, more), Peering: peer, Backend: networking,
 		Version:      p.Version,
 		CNISocket:    or(p.Getenv("WEFT_AGENT_SOCKET"), rpc.DefaultSocket),
 		StatusSocket: or(p.Getenv("WEFT_STATUS_SOCKET"), defaultStatusSocket),

@@ -12,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
 )
 
@@ -62,9 +63,24 @@ func (p pods) endpoint(k model.Key, pod *corev1.Pod) (store.Object, error) {
 	return o, nil
 }
 
+// EndpointsOn implements [store.ByNode]: the API server sends the pods of that node only.
+func (s *Store) EndpointsOn(ctx context.Context, node string) ([]store.Object, error) {
+	of := fields.OneTermEqualSelector("spec.nodeName", node).String()
+	objects, _, err := pods{s}.matching(ctx, metav1.NamespaceAll, of)
+	if err != nil {
+		return nil, fmt.Errorf("list %s of %s: %w", model.KindWorkloadEndpoint, node, err)
+	}
+	return objects, nil
+}
+
 // list implements backend.
 func (p pods) list(ctx context.Context, namespace string) ([]store.Object, []error, error) {
-	found, err := p.client.Clientset.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{})
+	return p.matching(ctx, namespace, "")
+}
+
+// matching lists the endpoints of the pods that a field selector selects; empty: all.
+func (p pods) matching(ctx context.Context, namespace, fields string) ([]store.Object, []error, error) {
+	found, err := p.client.Clientset.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{FieldSelector: fields})
 	if err != nil {
 		return nil, nil, translated(podResource(), err)
 	}

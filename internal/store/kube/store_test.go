@@ -477,3 +477,28 @@ func TestManyPods(t *testing.T) {
 	}
 	t.Logf("%d pods: %d updates of the block", n, updates)
 }
+
+// TestEndpointsOn: of a node's pods those are asked for and no others.
+func TestEndpointsOn(t *testing.T) {
+	t.Parallel()
+	api := kubetest.New(t, kubetest.CalicoResources("projectcalico.org")...)
+	s := newCluster(t, api.Config()).open(t, kubestore.Options{})
+	var mu sync.Mutex
+	var asked []string
+	api.Fail(func(r *http.Request) int {
+		if strings.HasSuffix(r.URL.Path, "/pods") {
+			mu.Lock()
+			defer mu.Unlock()
+			asked = append(asked, r.URL.Query().Get("fieldSelector"))
+		}
+		return 0
+	})
+	if _, err := store.EndpointsOn(t.Context(), s, "node-a"); err != nil {
+		t.Fatal(err)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if got := strings.Join(asked, " "); got != "spec.nodeName=node-a" {
+		t.Errorf("asked for pods with %q", got)
+	}
+}
