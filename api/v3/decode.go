@@ -24,6 +24,16 @@ func Decode(data []byte) (Object, error) {
 	return decodeTree(tree)
 }
 
+// DecodeJSON is [Decode] for a document that is known to be JSON, or that was made JSON of
+// YAML. Of a field that is given twice, in one case, the last counts.
+func DecodeJSON(data []byte) (Object, error) {
+	tree, err := parseJSON(data)
+	if err != nil {
+		return nil, err
+	}
+	return decodeTree(tree)
+}
+
 // DecodeAll reads a file: YAML documents separated by "---" lines, each an object
 // or a list of objects. Empty documents are passed over, except that the first
 // must not be empty. It is all or nothing: one bad document fails the file, and if
@@ -73,7 +83,7 @@ func DecodeStored(data []byte) (Object, error) {
 	}
 	o, err := newObject(kind, version)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("decode: %w", err)
 	}
 	if err := json.Unmarshal(data, o); err != nil {
 		return nil, fmt.Errorf("decode: %s: %w", kind, err)
@@ -161,6 +171,10 @@ func parseYAML(data []byte) (any, error) {
 	if err != nil {
 		return nil, fmt.Errorf("decode: not valid YAML or JSON: %s", oneLine(strings.TrimPrefix(err.Error(), "yaml: ")))
 	}
+	return parseJSON(text)
+}
+
+func parseJSON(text []byte) (any, error) {
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.UseNumber()
 	var tree any
@@ -172,63 +186,17 @@ func parseYAML(data []byte) (any, error) {
 
 func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
 
-// newObject makes an object of the kind, or says what is wrong with kind and version.
-func newObject(kind, version string) (Object, error) {
-	if k, ok := kindOfDocument(kind, version); ok {
-		o, _ := New(k.Name) // all kinds of the table are known
-		return o, nil
-	}
-	if kind == "" {
-		return nil, errors.New("decode: kind: missing: must be a kind such as IPPool")
-	}
-	if kind == "List" {
-		return nil, errors.New("decode: kind: List is not supported: separate the objects by lines of ---")
-	}
-	var versions []string
-	for _, k := range kinds {
-		if t := k.TypeMeta(); t.Kind == kind {
-			versions = append(versions, t.APIVersion)
-		}
-	}
-	if len(versions) > 0 {
-		return nil, fmt.Errorf("decode: %s: apiVersion: %q: must be %s", kind, version, orList(versions))
-	}
-	k, near := KindByName(kind)
-	switch t := k.TypeMeta(); {
-	case near && t.Kind != k.Name:
-		return nil, fmt.Errorf("decode: kind: %q is unknown: must be %s with apiVersion %s", kind, t.Kind, t.APIVersion)
-	case near:
-		return nil, fmt.Errorf("decode: kind: %q is unknown: must be %s", kind, k.Name)
-	}
-	return nil, fmt.Errorf("decode: kind: %q is unknown: must be one of %s", kind, kindNames())
-}
-
-func kindNames() string {
-	var names []string
-	for _, k := range kinds {
-		if t := k.TypeMeta(); t.Kind != k.Name {
-			names = append(names, t.Kind+" of "+t.APIVersion)
-		} else {
-			names = append(names, t.Kind)
-		}
-	}
-	return strings.Join(names, ", ")
-}
-
 // decodeTree makes an object of a parsed document.
 func decodeTree(tree any) (Object, error) {
 	fields, ok := tree.(map[string]any)
 	if !ok {
-		if tree == nil {
-			return nil, errors.New("decode: the document is empty: must have apiVersion, kind, metadata and spec")
-		}
-		return nil, fmt.Errorf("decode: the document is %s: must have apiVersion, kind, metadata and spec", describe(tree))
+		return nil, fmt.Errorf("decode: %w", &DocumentError{Is: describe(tree)})
 	}
 	kind, _ := fields["kind"].(string)
 	version, _ := fields["apiVersion"].(string)
 	o, err := newObject(kind, version)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("decode: %w", err)
 	}
 	s := shaper{object: strings.ToLower(KindOf(o).Name) + " " + nameIn(fields)}
 	shaped := s.shape(fields, reflect.TypeOf(o).Elem(), "")

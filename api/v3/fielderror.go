@@ -13,6 +13,9 @@ type FieldError struct {
 	Field  string // path, such as "spec.ports[0].protocol"; empty for the whole object
 	Value  string // what it is, quoted if text; empty when the value says nothing
 	Reason string // why it is wrong, and what is allowed
+
+	Unknown bool   // the kind has no such field
+	Near    string // the name of the field that was probably meant by an unknown one; or empty
 }
 
 // Error prints the parts that are not empty.

@@ -30,6 +30,18 @@ func (s *shaper) fail(path string, value any, reason string) {
 	s.errs = append(s.errs, &FieldError{Object: s.object, Field: path, Value: valueText(value), Reason: reason})
 }
 
+// unknown tells of a field that the kind does not have; near may be empty.
+func (s *shaper) unknown(path, near string) {
+	if s.full() {
+		return
+	}
+	reason := "unknown field"
+	if near != "" {
+		reason += ": is " + near + " meant?"
+	}
+	s.errs = append(s.errs, &FieldError{Object: s.object, Field: path, Reason: reason, Unknown: true, Near: near})
+}
+
 // shape returns v with field names in the case of t and with text where t is text.
 func (s *shaper) shape(v any, t reflect.Type, path string) any {
 	if v == nil || s.full() {
@@ -73,7 +85,7 @@ func (s *shaper) shapeStruct(v any, t reflect.Type, path string) any {
 		f, ok := findField(fields, key)
 		switch {
 		case !ok:
-			s.fail(join(path, key), nil, "unknown field"+suggestion(fields, key))
+			s.unknown(join(path, key), nearest(fields, key))
 		case has(out, f.name):
 			s.fail(join(path, key), nil, "given twice, in different case: must stand once as "+f.name)
 		default:
@@ -202,18 +214,19 @@ func findField(fields []jsonField, name string) (jsonField, bool) {
 	return fields[i], true
 }
 
-// suggestion names the field that was probably meant.
-func suggestion(fields []jsonField, name string) string {
+// nearest is the name of the field that was probably meant; empty when none is near.
+func nearest(fields []jsonField, name string) string {
+	const longest = 64 // bytes; no field has a longer name
 	best, bestDistance := "", 3
+	if len(name) > longest {
+		return ""
+	}
 	for _, f := range fields {
 		if d := distance(strings.ToLower(f.name), strings.ToLower(name)); d < bestDistance && d < len(name) {
 			best, bestDistance = f.name, d
 		}
 	}
-	if best == "" {
-		return ""
-	}
-	return ": is " + best + " meant?"
+	return best
 }
 
 // distance counts the letters to insert, delete or replace between two words.
@@ -252,6 +265,8 @@ func has(m map[string]any, key string) bool {
 // describe says what kind of value a parsed document holds.
 func describe(v any) string {
 	switch v.(type) {
+	case nil:
+		return "empty"
 	case map[string]any:
 		return "an object"
 	case []any:
