@@ -161,6 +161,11 @@ func sameNode(old, now any) bool {
 // pass does everything once. It reports whether to look again soon.
 func (s *sweeper) pass(ctx context.Context, seen map[string]bool) (again bool, err error) {
 	s.notes = nil
+	// Half of a cluster may be there while somebody carries it here.
+	locked, err := s.locked(ctx)
+	if err != nil || locked {
+		return false, err
+	}
 	if s.noPods != nil {
 		s.notes = append(s.notes, "addresses of pods are not collected: "+s.noPods.Error())
 	}

@@ -133,6 +133,31 @@ func TestManyNodesGone(t *testing.T) {
 	w.until("removal", func() bool { return len(w.names(model.KindNode)) == 1 })
 }
 
+// TestLocked: while the datastore is locked nothing is taken for gone.
+func TestLocked(t *testing.T) {
+	t.Parallel()
+	w := twoNodes(t)
+	w.apply("kind: ClusterInformation\nmetadata: {name: default}\nspec: {datastoreReady: false}")
+	w.assign("node-a", "leaked")
+	clock := newClock()
+	w.now = clock.now
+	w.env["RECONCILER_PERIOD"] = "20ms"
+	w.start()
+	w.until("first look", func() bool { return w.passes("node") >= 2 })
+	clock.add(time.Hour)
+	before := w.passes("node")
+	w.until("looks after the grace period", func() bool { return w.passes("node") >= before+3 })
+	if len(w.held("net.leaked")) != 2 || !strings.Contains(strings.Join(w.state("node").Notes, " "), "the datastore is locked") {
+		t.Errorf("released while it is locked; notes %q", w.state("node").Notes)
+	}
+	info := &v3.ClusterInformation{}
+	info.Name = "default"
+	w.update(info, func(o v3.Object) { o.(*v3.ClusterInformation).Spec.DatastoreReady = nil })
+	w.until("a look of the unlocked", func() bool { return len(w.state("node").Notes) == 0 })
+	clock.add(time.Hour)
+	w.until("release", func() bool { return len(w.held("net.leaked")) == 0 })
+}
+
 // TestLeak: an address of a pod that is gone is released after the grace period, not
 // before; that of a pod that an old list lacks is not.
 func TestLeak(t *testing.T) {

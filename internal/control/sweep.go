@@ -140,6 +140,24 @@ func (s *sweeper) measure(b blockView, plan leak.Plan) {
 	}
 }
 
+// locked reports whether the datastore is locked (datastoreReady of the ClusterInformation is
+// false): then nothing is given up, whatever it seems to be.
+func (s *sweeper) locked(ctx context.Context) (bool, error) {
+	o, err := s.store.Get(ctx, model.Cluster{}.Key())
+	if errors.Is(err, store.ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	ready := o.Object.(*v3.ClusterInformation).Spec.DatastoreReady
+	if ready == nil || *ready {
+		return false, nil
+	}
+	s.notes = append(s.notes, "the datastore is locked: nothing is collected until it is unlocked")
+	return true, nil
+}
+
 // mayRelease is nil if so many pods may be taken for gone at once on nodes that exist.
 func (s *sweeper) mayRelease(ctx context.Context, plan leak.Plan, listed int) error {
 	n := 0
