@@ -10,7 +10,7 @@ import (
 )
 
 // While upstream's suites make and remove policies, namespaces and pods by the hundred, a
-// packet that another policy forbids gets through at no time: one is sent each two
+// packet that another policy forbids gets through at no time: one is sent each ten
 // milliseconds, and the first answer would be told. WEFT_LOGS/suites-over ends it.
 func TestBeside(t *testing.T) {
 	server, client := namespace(t), namespace(t)
@@ -48,7 +48,7 @@ spec:
 		for _, n := range []int{1, 3} {
 			clients = append(clients, pod{
 				name: fmt.Sprintf("%s-from-%d", to, n), node: n, labels: "app: client",
-				command: fmt.Sprintf("[/train, first, %q]", address(t, server, to)+":"+platform),
+				command: fmt.Sprintf("[/train, first, -every, 10ms, %q]", address(t, server, to)+":"+platform),
 			})
 		}
 	}

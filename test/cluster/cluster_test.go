@@ -16,8 +16,8 @@
 // in it. It makes a namespace of its own, and leaves the cluster as it found it. Those that
 // break something that all share run one after the other, the rest beside one another.
 //
-// Traffic that must not stop is a train: a pod (test/k8s/train) that sends 1,000 numbered
-// messages a second by UDP and by TCP, and says what came back. Nothing here expects a
+// Traffic that must not stop is a train: a pod (test/k8s/train) that sends 200 numbered
+// messages a second by UDP and by TCP, 1,000 in a take-over, and says what came back. Nothing here expects a
 // machine to be fast: what must come is waited for for minutes, and a train
 // that is late is not lost.
 package cluster_test

@@ -212,7 +212,7 @@ spec:
 		}
 		return fmt.Errorf("the API server has refused nothing yet")
 	})
-	tr.ride(20000)
+	tr.ride(20 * tr.rate)
 	free()
 	agentsReady(t)
 	start(t, ns, pod{name: "later", node: 2, labels: "app: later"})

@@ -288,7 +288,7 @@ func (c calico) run(ns string) (tr *train, before [4]string) {
 		return err
 	})
 	kubectl(c.t, "-n", "kube-system", "rollout", "status", "deployment/coredns", "--timeout=300s")
-	tr = depart(c.t, ns, [2]int{1, 2}, [2]int{2, 3}, [2]int{3, 1}, [2]int{1, 1})
+	tr = express(c.t, ns, [2]int{1, 2}, [2]int{2, 3}, [2]int{3, 1}, [2]int{1, 1})
 	start(c.t, ns, pod{name: "server", node: 1, labels: "app: server"}, pod{name: "client", node: 2, labels: "app: client"})
 	reaches(c.t, ns, "client", "tcp", address(c.t, ns, "server")+":80")
 	for n := 1; n <= 3; n++ {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 )
 
 // platform is the port at which trains echo.
@@ -27,14 +28,27 @@ type train struct {
 	t         testing.TB
 	namespace string
 	pods      []string
+	rate      int // messages a second, of each flow
 }
 
 // depart starts a train: the pods echo, and the first of each pair of nodes sends to the
 // other. It returns when all messages come back.
 func depart(t testing.TB, namespace string, pairs ...[2]int) *train {
 	t.Helper()
-	tr := trains(t, namespace, "send", pairs)
-	tr.ride(2000)
+	return ride(t, namespace, 200, pairs)
+}
+
+// express is depart with a message each millisecond.
+func express(t testing.TB, namespace string, pairs ...[2]int) *train {
+	t.Helper()
+	return ride(t, namespace, 1000, pairs)
+}
+
+func ride(t testing.TB, namespace string, rate int, pairs [][2]int) *train {
+	t.Helper()
+	tr := trains(t, namespace, fmt.Sprintf(`send, -every, "%v"`, time.Second/time.Duration(rate)), pairs)
+	tr.rate = rate
+	tr.ride(2 * rate)
 	return tr
 }
 
@@ -107,7 +121,7 @@ func (tr *train) ride(more int) {
 // arrived fails the test if anything was lost so far. What is lost now is known after five seconds.
 func (tr *train) arrived(during string) {
 	tr.t.Helper()
-	tr.ride(8000)
+	tr.ride(8 * tr.rate)
 	all, err := tr.flows()
 	if err != nil {
 		tr.t.Fatal(err)

@@ -1,10 +1,11 @@
-// Command train counts what a network loses: it sends 1,000 numbered messages a second by
-// UDP, and as many by TCP, to a peer that echoes them, and says what came back.
+// Command train counts what a network loses: it sends numbered messages, one each millisecond
+// or -every so often, by UDP and by TCP, to a peer that echoes them, and says what came back.
 //
 //	train echo PORT                       echoes both at this port
-//	train send [-to HOST:PORT]... PORT    sends to each, and echoes at PORT, too
+//	train send [-every 1ms] [-to HOST:PORT]... PORT
+//	                                      sends to each, and echoes at PORT, too
 //	train knock [-to HOST:PORT]...        makes a TCP connection to each, one after the other
-//	train first HOST:PORT                 how many milliseconds after its start the first
+//	train first [-every 2ms] HOST:PORT    how many milliseconds after its start the first
 //	                                      message by UDP came back
 //
 // Once a second `send` prints a line of JSON, a list with one object for each peer and
@@ -36,8 +37,7 @@ import (
 )
 
 const (
-	size    = 64 // bytes of a message: its number, and filling
-	tick    = time.Millisecond
+	size    = 64              // bytes of a message: its number, and filling
 	patient = 5 * time.Second // then a message is lost
 	burst   = 50              // at most, to catch up
 )
@@ -58,15 +58,18 @@ func main() {
 	log.SetFlags(log.LUTC | log.Ltime | log.Lmicroseconds)
 	began := time.Now()
 	if len(os.Args) < 2 || !slices.Contains([]string{"echo", "send", "knock", "first"}, os.Args[1]) {
-		log.Fatal("usage: train echo PORT | train send [-to HOST:PORT]... PORT | train knock [-to HOST:PORT]... | train first HOST:PORT")
+		log.Fatal("usage: train echo PORT | train send [-every 1ms] [-to HOST:PORT]... PORT | train knock [-to HOST:PORT]... | train first [-every 2ms] HOST:PORT")
 	}
+	flags := flag.NewFlagSet(os.Args[1], flag.ExitOnError)
+	every := flags.Duration("every", time.Millisecond, "a message so often")
 	if os.Args[1] == "first" {
-		first(os.Args[2])
+		*every = 2 * time.Millisecond
+		_ = flags.Parse(os.Args[2:])
+		first(flags.Arg(0), *every)
 		fmt.Println(float64(time.Since(began).Microseconds()) / 1000)
 		<-ended() // the kubelet would start it again
 		return
 	}
-	flags := flag.NewFlagSet(os.Args[1], flag.ExitOnError)
 	var to list
 	flags.Var(&to, "to", "peer to send to (repeatable)")
 	_ = flags.Parse(os.Args[2:])
@@ -89,14 +92,14 @@ func main() {
 		}
 		u, t := &flow{To: peer, Proto: "udp"}, &flow{To: peer, Proto: "tcp"}
 		flows = append(flows, u, t)
-		go u.overUDP()
-		go t.overTCP()
+		go u.overUDP(*every)
+		go t.overTCP(*every)
 	}
 	out := json.NewEncoder(os.Stdout)
-	every := time.NewTicker(time.Second)
+	report := time.NewTicker(time.Second)
 	for {
 		select {
-		case <-every.C:
+		case <-report.C:
 			_ = out.Encode(reports(flows))
 		case <-stop:
 			for _, f := range flows {
@@ -109,8 +112,8 @@ func main() {
 	}
 }
 
-// first returns when a message came back; it sends one every two milliseconds.
-func first(to string) {
+// first returns when a message came back; it sends one so often.
+func first(to string, every time.Duration) {
 	conn, err := net.Dial("udp", to)
 	if err != nil {
 		log.Fatal(err)
@@ -118,7 +121,7 @@ func first(to string) {
 	b := make([]byte, size)
 	for {
 		_, _ = conn.Write(b)
-		_ = conn.SetReadDeadline(time.Now().Add(2 * time.Millisecond))
+		_ = conn.SetReadDeadline(time.Now().Add(every))
 		if _, err := conn.Read(b); err == nil {
 			return
 		}
@@ -233,8 +236,8 @@ func (f *flow) got(b []byte) {
 	f.last, f.Last = now, now.UnixMilli()
 }
 
-// pace calls send 1,000 times a second, or as often as the machine lets it.
-func pace(send func() bool) {
+// pace calls send so often, or as often as the machine lets it.
+func pace(tick time.Duration, send func() bool) {
 	begin, done := time.Now(), 0
 	for range time.Tick(tick) {
 		due := int(time.Since(begin) / tick)
@@ -249,7 +252,7 @@ func pace(send func() bool) {
 	}
 }
 
-func (f *flow) overUDP() {
+func (f *flow) overUDP(every time.Duration) {
 	var conn net.Conn
 	for {
 		var err error
@@ -270,7 +273,7 @@ func (f *flow) overUDP() {
 	}()
 	f.await(func() { _, _ = conn.Write(make([]byte, size-1)) })
 	b := make([]byte, size)
-	pace(func() bool {
+	pace(every, func() bool {
 		if !f.next(b) {
 			return false
 		}
@@ -313,7 +316,7 @@ func (f *flow) knock() {
 	}
 }
 
-func (f *flow) overTCP() {
+func (f *flow) overTCP(every time.Duration) {
 	for {
 		f.await(func() {})
 		conn, err := net.Dial("tcp", f.To)
@@ -332,7 +335,7 @@ func (f *flow) overTCP() {
 			}
 		}()
 		b := make([]byte, size)
-		pace(func() bool {
+		pace(every, func() bool {
 			select {
 			case <-gone:
 				return false
