@@ -3,10 +3,13 @@ package show
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"reflect"
+	"runtime"
 	"strings"
+	"sync"
 	"text/template"
 
 	v3 "github.com/weft-net/weft/api/v3"
@@ -62,37 +65,119 @@ func root(results []List) any {
 	}
 }
 
-// json prints a document in the order of Go's fields. calicoctl does not end the line.
-func (f Format) json(w io.Writer, results []List) error {
-	if len(results) == 0 && !f.Calico {
+// documents prints results as YAML, with fields in the order of their names, or as JSON, in
+// that of Go's fields.
+func (f Format) documents(w io.Writer, results []List) error {
+	switch {
+	case len(results) == 0 && !f.Calico:
 		return nil
+	case len(results) == 1 && !results[0].Single:
+		d := f.newItems()
+		if err := d.add(results[0].Objects); err != nil {
+			return err
+		}
+		return d.print(w, results[0])
+	}
+	text, err := f.encode(root(results))
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(f.ended(text))
+	return err
+}
+
+// encode is v in YAML or JSON.
+func (f Format) encode(v any) ([]byte, error) {
+	if f.form == formYAML {
+		return yaml.Marshal(v)
 	}
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetIndent("", "  ")
 	e.SetEscapeHTML(f.Calico)
-	if err := e.Encode(root(results)); err != nil {
-		return err
-	}
-	text := b.Bytes()
-	if f.Calico {
-		text = bytes.TrimSuffix(text, []byte("\n"))
-	}
-	_, err := w.Write(text)
-	return err
+	err := e.Encode(v)
+	return b.Bytes(), err
 }
 
-// yaml prints a document with its fields in the order of their names.
-func (f Format) yaml(w io.Writer, results []List) error {
-	if len(results) == 0 && !f.Calico {
+// ended is the text of a document as it ends: calicoctl does not end the line of JSON.
+func (f Format) ended(text []byte) []byte {
+	if f.Calico && f.form == formJSON {
+		return bytes.TrimSuffix(text, []byte("\n"))
+	}
+	return text
+}
+
+// items is the text of the objects of a list, without that of the list around them: of a
+// long list that is a tenth of what the objects take.
+type items struct {
+	Format
+	text bytes.Buffer
+}
+
+func (f Format) newItems() *items { return &items{Format: f} }
+
+// add encodes objects, on all processors.
+func (d *items) add(objects []v3.Object) error {
+	parts := min(runtime.GOMAXPROCS(0), len(objects))
+	if parts == 0 {
 		return nil
 	}
-	text, err := yaml.Marshal(root(results))
+	texts, errs := make([]bytes.Buffer, parts), make([]error, parts)
+	var all sync.WaitGroup
+	for i := range parts {
+		part := objects[i*len(objects)/parts : (i+1)*len(objects)/parts]
+		all.Go(func() {
+			for _, o := range part {
+				errs[i] = errors.Join(errs[i], d.item(&texts[i], o))
+			}
+		})
+	}
+	all.Wait()
+	for i := range texts {
+		d.text.Write(texts[i].Bytes())
+	}
+	return errors.Join(errs...)
+}
+
+// item writes one object as it stands in a list; of JSON the comma before it too.
+func (d *items) item(b *bytes.Buffer, o v3.Object) error {
+	if d.form == formYAML { // as a sequence of one: long lines are folded by where they begin
+		text, err := d.encode([]v3.Object{o})
+		b.Write(text)
+		return err
+	}
+	text, err := d.encode(o)
 	if err != nil {
 		return err
 	}
-	_, err = w.Write(text)
-	return err
+	b.WriteString(",\n    ")
+	return json.Indent(b, bytes.TrimSuffix(text, []byte("\n")), "    ", "  ")
+}
+
+// print writes the list: what an empty one is, and the items in their place.
+func (d *items) print(w io.Writer, head List) error {
+	head.Objects = nil
+	text, err := d.encode(head.value())
+	if err != nil {
+		return err
+	}
+	if d.text.Len() == 0 {
+		_, err = w.Write(d.ended(text))
+		return err
+	}
+	before, after, _ := bytes.Cut(text, []byte("[]")) // no other field is a list
+	list, closing := d.text.Bytes(), ""
+	if d.form == formJSON {
+		list, closing, before = list[1:], "\n  ]", append(before, '[')
+	} else {
+		before, after = append(bytes.TrimSuffix(before, []byte(" ")), '\n'), bytes.TrimPrefix(after, []byte("\n"))
+	}
+	for _, part := range [][]byte{before, list, []byte(closing), d.ended(after)} {
+		if _, err := w.Write(part); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // jsonPath prints what the path finds in the document, as kubectl does: nothing ends

@@ -164,10 +164,8 @@ func (f Format) Print(w io.Writer, results ...List) error {
 	switch f.form {
 	case formTable, formWide, formColumns:
 		return f.tables(w, results)
-	case formYAML:
-		return f.yaml(w, results)
-	case formJSON:
-		return f.json(w, results)
+	case formYAML, formJSON:
+		return f.documents(w, results)
 	case formName:
 		for _, l := range results {
 			if err := names(w, l.Objects); err != nil {
@@ -194,6 +192,7 @@ func (f Format) Stream(w io.Writer, head *List, pieces iter.Seq2[[]v3.Object, er
 		}
 	}
 	var known bytes.Buffer // names
+	documents := f.newItems()
 	var all []v3.Object
 	for objects, err := range pieces {
 		switch {
@@ -203,6 +202,10 @@ func (f Format) Stream(w io.Writer, head *List, pieces iter.Seq2[[]v3.Object, er
 			t.add(objects)
 		case f.IsName():
 			_ = names(&known, objects) // a buffer takes all
+		case f.IsDocument():
+			if err := documents.add(objects); err != nil {
+				return err
+			}
 		default:
 			all = append(all, objects...)
 		}
@@ -213,6 +216,8 @@ func (f Format) Stream(w io.Writer, head *List, pieces iter.Seq2[[]v3.Object, er
 	case f.IsName():
 		_, err := known.WriteTo(w)
 		return err
+	case f.IsDocument():
+		return documents.print(w, *head)
 	}
 	whole := *head
 	whole.Objects = all

@@ -54,10 +54,11 @@ func (f Format) tables(w io.Writer, results []List) error {
 			i++
 			t.add(results[i].Objects)
 		}
+		rows := len(t.rows)
 		if err := t.print(w); err != nil {
 			return err
 		}
-		if !f.Calico && len(t.rows) > 0 && anyObjects(results[i+1:]) {
+		if !f.Calico && rows > 0 && anyObjects(results[i+1:]) {
 			if _, err := fmt.Fprintln(w); err != nil {
 				return err
 			}
