@@ -250,7 +250,7 @@ func (s ipamSplit) tell(pool model.Pool, pools []*v3.IPPool) error {
 	if s.calico {
 		_, _ = fmt.Fprintf(s.Stdout, "IP Pool %s was successfully split into %d smaller pools.", pool.Name, s.n)
 		for _, p := range pools {
-			_, _ = fmt.Fprintf(s.Stdout, "Created %s with CIDR %s\n", p.Name, p.Spec.CIDR)
+			_, _ = fmt.Fprintf(s.Stdout, "Created %s with CIDR %s.\n", p.Name, p.Spec.CIDR)
 		}
 		_, err := fmt.Fprint(s.Stdout, "Please refer to the documentation for final steps.")
 		return err
