@@ -105,7 +105,7 @@ func (p *addressPart) add(o store.Object) error {
 // Parse reads a file that Write or Calico's own tool made. All that is wrong with it is in the
 // error, one line each, with the number of the document.
 func Parse(data []byte) (Dump, error) {
-	parts := bytes.Split(data, []byte(mark))
+	parts := split(data)
 	if len(parts) != 3 {
 		return Dump{}, fmt.Errorf("is no file of an export: must be three parts with lines of === between them, has %d: was it cut off?", len(parts))
 	}
@@ -154,6 +154,19 @@ func Parse(data []byte) (Dump, error) {
 		return Dump{}, errors.Join(wrong...)
 	}
 	return d, d.take(byKind)
+}
+
+// split cuts a file at its marks, which are lines of their own: text of users may hold them.
+func split(data []byte) [][]byte {
+	parts := make([][]byte, 1)
+	for line := range bytes.Lines(data) {
+		if string(bytes.TrimRight(line, "\r\n")) == strings.TrimSpace(mark) {
+			parts = append(parts, nil)
+			continue
+		}
+		parts[len(parts)-1] = append(parts[len(parts)-1], line...)
+	}
+	return parts
 }
 
 // entries are those of address management.
