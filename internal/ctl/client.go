@@ -59,6 +59,7 @@ func (c *client) commands() []*cobra.Command {
 	p := c.Process
 	return []*cobra.Command{
 		c.nodeCommand(), policyCommand(p), explainCommand(c), storeCommand(p), controllersCommand(p), labCommand(p), c.versionCommand(),
+		c.getCommand(),
 	}
 }
 
