@@ -116,9 +116,6 @@ func duplicates(t text, node *yaml.Node, cause error) Problems {
 	var all Problems
 	var visit func(node *yaml.Node, path string)
 	visit = func(node *yaml.Node, path string) {
-		if len(all) >= maxDuplicates {
-			return
-		}
 		if node.Kind == yaml.SequenceNode {
 			for i, item := range node.Content {
 				visit(item, path+"["+strconv.Itoa(i)+"]")
@@ -133,6 +130,9 @@ func duplicates(t text, node *yaml.Node, cause error) Problems {
 			key := node.Content[i]
 			where := strings.TrimPrefix(path+"."+key.Value, ".")
 			if before := first[key.Value]; key.Kind == yaml.ScalarNode && before != nil {
+				if len(all) >= maxDuplicates {
+					return
+				}
 				p := &Problem{File: t.file, Path: where}
 				p.Line, p.Column = t.locate(key.Line, key.Column)
 				line, _ := t.locate(before.Line, before.Column)
@@ -141,7 +141,7 @@ func duplicates(t text, node *yaml.Node, cause error) Problems {
 				continue
 			}
 			first[key.Value] = key
-			visit(object(node, i), where)
+			visit(node.Content[i+1], where)
 		}
 	}
 	visit(node, "")
@@ -150,9 +150,6 @@ func duplicates(t text, node *yaml.Node, cause error) Problems {
 
 // maxDuplicates is how many such fields of one document are told.
 const maxDuplicates = 50
-
-// object is the value of the i-th child of a mapping, which is a key.
-func object(mapping *yaml.Node, i int) *yaml.Node { return mapping.Content[i+1] }
 
 // yamlItems gives the places of the items of a list.
 func yamlItems(t text, path string, n int) ([]place, []position) {
