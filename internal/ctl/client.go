@@ -58,7 +58,7 @@ func (c *client) flags(root *cobra.Command) {
 func (c *client) commands() []*cobra.Command {
 	p := c.Process
 	return []*cobra.Command{
-		c.nodeCommand(), policyCommand(p), explainCommand(c), storeCommand(p), controllersCommand(p), labCommand(p), c.versionCommand(),
+		c.nodeCommand(), c.clusterCommand(), policyCommand(p), explainCommand(c), storeCommand(p), controllersCommand(p), labCommand(p), c.versionCommand(),
 		c.getCommand(),
 	}
 }

@@ -36,7 +36,7 @@ const (
 
 func (c *client) nodeCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "node", Short: "The node agent of this machine"}
-	cmd.AddCommand(c.nodeRunCommand(), c.nodeStatusCommand(), c.nodeRoutesCommand(), c.nodeCheckCommand(), nodeHealthCommand(c.Process), nodeAddressesCommand(c.Process))
+	cmd.AddCommand(c.nodeRunCommand(), c.nodeStatusCommand(), c.nodeRoutesCommand(), c.nodeCheckCommand(), c.nodeDiagsCommand(), nodeHealthCommand(c.Process), nodeAddressesCommand(c.Process))
 	return cmd
 }
 
