@@ -54,12 +54,10 @@ func (c *client) pack(ctx context.Context, path, subject string, fill func(conte
 	if path == "" {
 		path = name + ".tar.gz"
 	}
-	parts := 0
 	b, err := diags.Create(path, name, diags.NewScrubber(c.secrets()...), now, func(part string, err error) {
 		if err != nil {
 			_, _ = fmt.Fprintf(c.Stderr, "not in the bundle: %s: %v\n", part, err)
 		}
-		parts++
 	})
 	if err != nil {
 		return err
