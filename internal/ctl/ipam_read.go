@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 
 	v3 "github.com/weft-net/weft/api/v3"
@@ -79,7 +80,18 @@ func (r *ipamReader) look(ctx context.Context) (audit.World, audit.Result, error
 	first, second := r.world, r.world
 	first.Blocks, first.Broken = before, append(lost, r.world.Broken...)
 	second.Blocks, second.Broken = after, append(lostAfter, r.world.Broken...)
-	return second, audit.Confirm(audit.Check(first), audit.Check(second)), nil
+	result := audit.Check(second)
+	if len(result.Findings) > 0 && !sameBlocks(before, after) {
+		result = audit.Confirm(audit.Check(first), result)
+	}
+	return second, result, nil
+}
+
+// sameBlocks reports whether no block has changed: each change raises its sequence.
+func sameBlocks(a, b []model.Block) bool {
+	return slices.EqualFunc(a, b, func(a, b model.Block) bool {
+		return a.CIDR == b.CIDR && a.Sequence == b.Sequence && a.Owner == b.Owner
+	})
 }
 
 // rest reads everything but the blocks, at once.
