@@ -59,7 +59,8 @@ func (c *client) commands() []*cobra.Command {
 	p := c.Process
 	return []*cobra.Command{
 		c.nodeCommand(), c.clusterCommand(), policyCommand(p), explainCommand(c), storeCommand(p), controllersCommand(p), labCommand(p), c.versionCommand(),
-		c.getCommand(),
+		c.getCommand(), c.ipamCommand(), c.datastoreCommand(),
+		c.createCommand(), c.applyCommand(), c.replaceCommand(), c.deleteCommand(), c.patchCommand(), c.labelCommand(), c.validateCommand(), c.diffCommand(),
 	}
 }
 
