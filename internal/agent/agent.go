@@ -41,6 +41,7 @@ import (
 	"github.com/weft-net/weft/internal/cni/install"
 	"github.com/weft-net/weft/internal/cni/rpc"
 	"github.com/weft-net/weft/internal/kernel/fib"
+	"github.com/weft-net/weft/internal/kernel/remnant"
 	"github.com/weft-net/weft/internal/kube"
 	"github.com/weft-net/weft/internal/model"
 	"github.com/weft-net/weft/internal/peering"
@@ -90,6 +91,8 @@ type Config struct {
 	NoWait bool
 	// TrustEmpty has the agent believe a datastore that has nothing, whatever the kernel has.
 	TrustEmpty bool
+	// KeepCalico leaves what Calico's agent left in the packet filter.
+	KeepCalico bool
 
 	Log    *slog.Logger
 	Level  *slog.LevelVar // of Log; follows logSeverityScreen
@@ -198,6 +201,7 @@ type agent struct {
 	engine  *engine
 	doubt   *doubt
 	scout   *fib.Scout
+	calico  *remnant.Remnants
 	network *network
 	speaker *speaker.Speaker // nil: no BGP
 	alloc   *allocator.Allocator
@@ -246,6 +250,9 @@ func wire(c Config, st store.Store, k *kubernetes, p *pages, node model.Node) (*
 	a.podMTU = newPodMTU(node.Name, c.MTUFile, report("mtu"), c.Log)
 	a.under = newUnderlay(underlayFrom(settings, node), a.measured, c.Log)
 	if a.scout, err = fib.OpenScout(roads.fibOptions(settings)); err != nil {
+		return nil, err
+	}
+	if a.calico, err = remnant.Open(); err != nil {
 		return nil, err
 	}
 	a.doubt = newDoubt(a.scout.Look, c.TrustEmpty, noted, c.Log)
@@ -338,6 +345,10 @@ func (a *agent) run(ctx context.Context, host startup.Host, s *socket) error {
 	start(a.podMTU.run)
 	start(func(ctx context.Context) error { return follow(ctx, a.store, told, a.engine.notes) })
 	start(func(ctx context.Context) error { return a.doubt.run(ctx, told, batches) })
+	start((&takeover{
+		remnants: a.calico, ready: a.ready, keep: a.KeepCalico, notes: a.engine.notes, log: a.Log,
+		inForce: func() bool { s := a.engine.filter.table.State(); return s.Synced && s.Err == "" && a.unready() == "" },
+	}).run)
 	if a.speaker != nil {
 		learned = a.speaker.Learned()
 		start(a.speaker.Run)
@@ -351,7 +362,7 @@ func (a *agent) run(ctx context.Context, host startup.Host, s *socket) error {
 	a.pages.begin(a.health, a.metrics)
 	s.agent.Store(a)
 	a.Log.Info("agent runs", "node", a.node.Name, "version", a.Version)
-	defer func() { _ = a.scout.Close() }()
+	defer func() { _, _ = a.scout.Close(), a.calico.Close() }()
 	defer a.cni.unlinking.Wait()
 	return group.Wait()
 }

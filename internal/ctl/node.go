@@ -168,6 +168,7 @@ func agentConfig(p Process, log *slog.Logger) (agent.Config, error) {
 		MTUFile:      filepath.Join(filepath.Dir(or(p.Getenv("CALICO_NODENAME_FILE"), defaultNodeNameFile)), "mtu"),
 		NoWait:       waits == "false",
 		TrustEmpty:   p.Getenv(agent.TrustEmptySetting) == "true",
+		KeepCalico:   p.Getenv(agent.KeepCalicoSetting) == "true",
 		Log:          log,
 	}, nil
 }

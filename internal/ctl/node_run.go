@@ -98,6 +98,9 @@ and of its own:
   WEFT_STATUS_SOCKET         where 'weft node status' asks (` + defaultStatusSocket + `)
   WEFT_CNI_QUEUE             DELs that found no agent (` + rpc.DefaultQueue + `)
   WEFT_SECRETS_DIR           BGP passwords, a file NAME/KEY each
+  WEFT_TRUST_EMPTY_DATASTORE  true: believe a datastore without a block or endpoint, though
+                             the kernel has routes of the cluster
+  WEFT_KEEP_CALICO_RULES     true: rules that Calico's agent left stay beside ours
 
 The flags say the same as the variables and win over them. Started as calicoctl, or with
 --config, it takes the datastore from that file, as calicoctl's other commands do.`,
