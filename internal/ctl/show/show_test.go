@@ -199,7 +199,7 @@ func TestExport(t *testing.T) {
 	o := &v3.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{
 		Name: "n", Namespace: "ns", UID: "u", ResourceVersion: "1", Generation: 2, CreationTimestamp: now, DeletionTimestamp: &now,
 		Labels: map[string]string{"l": "1"}, Annotations: map[string]string{"a": "1"}, Finalizers: []string{"f"},
-		OwnerReferences: []metav1.OwnerReference{{Name: "o"}}, ManagedFields: []metav1.ManagedFieldsEntry{{}}, GenerateName: "g", SelfLink: "s",
+		OwnerReferences: []metav1.OwnerReference{{Name: "o"}}, ManagedFields: []metav1.ManagedFieldsEntry{{}}, GenerateName: "g",
 	}, Spec: v3.NetworkPolicySpec{Tier: "t"}}
 	want := metav1.ObjectMeta{Name: "n", Labels: o.Labels, Annotations: o.Annotations}
 	got := Export(o, false).(*v3.NetworkPolicy)
