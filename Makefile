@@ -5,8 +5,8 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 GOFLAGS_BUILD := -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
 
 # Where goroutines share something: these packages also run under the race detector.
-RACE := $(wildcard internal/agent internal/allocator internal/cni \
-	internal/kernel/ct internal/kernel/device internal/kernel/ipip internal/kernel/nflog internal/kernel/nft internal/kernel/wg \
+RACE := $(wildcard internal/agent internal/allocator internal/cni internal/cni/install \
+	internal/kernel/ct internal/kernel/device internal/kernel/ipip internal/kernel/nflog internal/kernel/nft internal/kernel/qos internal/kernel/wg \
 	internal/lab internal/lab/wire internal/reconcile internal/run internal/speaker internal/startup internal/store internal/store/mem)
 
 # In CI a test that cannot run is a failure, not a skip.
