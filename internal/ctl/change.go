@@ -116,18 +116,23 @@ func (x *change) run(cmd *cobra.Command, c *client) error {
 		_, err := fmt.Fprintln(c.Stderr, "no documents")
 		return err
 	}
-	if x.dryRun == dryClient {
-		return x.accepted(c, docs)
-	}
-	results, err := x.carryOut(cmd.Context(), c, docs)
-	if err != nil {
-		return err
-	}
-	err = c.report(x.report(docs), results)
+	err = x.do(cmd.Context(), c, docs)
 	if err == nil && wrong > 0 {
 		err = fmt.Errorf("%s: %s: what is wrong was left out", x.words.verb, countOf(wrong, "problem"))
 	}
 	return err
+}
+
+// do carries good documents out, as far as --dry-run lets it, and prints what became of them.
+func (x *change) do(ctx context.Context, c *client, docs []manifest.Document) error {
+	if x.dryRun == dryClient {
+		return x.accepted(c, docs)
+	}
+	results, err := x.carryOut(ctx, c, docs)
+	if err != nil {
+		return err
+	}
+	return c.report(x.report(docs), results)
 }
 
 // sound prints what is wrong with documents and returns those that are good. err is that of
