@@ -20,13 +20,14 @@ ROOT := $(if $(filter 0,$(shell id -u)),,unshare --user --map-root-user --net --
 	sh -c 'ip link set lo up && exec "$$@"' sh)
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo demo-setup k8s-setup test test-k8s race cross lint bench setup vm clean image manifests crds
+.PHONY: help build demo demo-setup k8s-setup test test-k8s race cross lint bench setup vm clean image manifests crds reference
 
 help: ## print this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 build: ## compile bin/weft and bin/weft-cni: static, no C
 	@CGO_ENABLED=0 $(GO) build $(GOFLAGS_BUILD) -o bin/ ./cmd/weft ./cmd/weft-cni
+	@ln -sf weft bin/calicoctl && ln -sf weft bin/kubectl-weft # its two other voices
 
 demo: demo-setup build ## three nodes and six pods on this machine: their routes, and who reaches whom
 	@bin/weft lab run -f examples/quickstart.yaml
@@ -46,6 +47,9 @@ cross: ## compile for the other architecture that is supported: arm64
 
 crds: ## write deploy/crds, the custom resource definitions, from api/v3
 	@$(GO) run ./build/crds
+
+reference: ## write docs/reference, the pages of all commands and kinds, from the code
+	@$(GO) run ./build/reference
 
 lint: ## formatting (gofumpt), vet, staticcheck
 	@unformatted=$$($(GO) tool gofumpt -l .) && if [ -n "$$unformatted" ]; then \
@@ -91,7 +95,8 @@ image: ## write bin/weft-image.tar: an OCI archive with all that a node needs
 		-label org.opencontainers.image.title=weft -label org.opencontainers.image.version=$(VERSION) \
 		-label org.opencontainers.image.source=https://github.com/weft-net/weft \
 		-label org.opencontainers.image.licenses=Apache-2.0 \
-		-time $$(git log -1 --format=%ct 2>/dev/null || echo 0) -entrypoint /usr/bin/weft $(addprefix -arch ,$(IMAGE_ARCHS)) \
+		-time $$(git log -1 --format=%ct 2>/dev/null || echo 0) -entrypoint /usr/bin/weft \
+		-link /usr/bin/calicoctl=weft -link /usr/bin/kubectl-weft=weft $(addprefix -arch ,$(IMAGE_ARCHS)) \
 		$(IMAGE_BIN)/{arch}/weft=/usr/bin/weft \
 		$(foreach plugin,weft-cni $(notdir $(PLUGINS)),$(IMAGE_BIN)/{arch}/$(plugin)=/opt/cni/bin/$(plugin))
 

@@ -83,7 +83,22 @@ func ExitCode(err error) int {
 // Execute runs the command that p.Args name. Started as calicoctl it speaks as Calico's
 // tool does, for the scripts that read it: see [client].
 func Execute(ctx context.Context, p Process) error {
-	c := &client{Process: p, calico: p.Program == calicoctl}
+	c := newClient(p)
+	err := c.root().ExecuteContext(ctx)
+	if c.calico {
+		return c.complain(err)
+	}
+	return err
+}
+
+// Tree is the command line itself, for what describes it; see docs/reference.
+func Tree(p Process) *cobra.Command { return newClient(p).root() }
+
+func newClient(p Process) *client { return &client{Process: p, calico: p.Program == calicoctl} }
+
+// root makes the command line.
+func (c *client) root() *cobra.Command {
+	p := c.Process
 	root := &cobra.Command{
 		Use:           c.name(),
 		Short:         "A pure layer-3 network for containers, and its policy",
@@ -105,12 +120,9 @@ func Execute(ctx context.Context, p Process) error {
 	})
 	c.flags(root)
 	root.AddCommand(c.commands()...)
+	c.completion(root)
 	c.group(root)
-	err := root.ExecuteContext(ctx)
-	if c.calico {
-		return c.complain(err)
-	}
-	return err
+	return root
 }
 
 // group makes commands that only hold others refuse what they don't know; and

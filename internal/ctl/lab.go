@@ -89,9 +89,10 @@ func topologyFlags(cmd *cobra.Command) (file, cni *string) {
 
 func labUp(f *labFlags) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "up",
-		Short: "Bring a lab up; it stays until `weft lab down`",
-		Args:  cobra.NoArgs,
+		Use:     "up",
+		Short:   "Bring a lab up; it stays until `weft lab down`",
+		Example: "  weft lab up\n  weft lab up -f examples/vxlan.yaml",
+		Args:    cobra.NoArgs,
 	}
 	file, cni := topologyFlags(cmd)
 	output := outputFlag(cmd)
@@ -118,9 +119,10 @@ func printStatus(w io.Writer, output string, s lab.Status) error {
 
 func labDown(f *labFlags) *cobra.Command {
 	return &cobra.Command{
-		Use:   "down",
-		Short: "Take a lab down, or clean up after one that was killed",
-		Args:  cobra.NoArgs,
+		Use:     "down",
+		Short:   "Take a lab down, or clean up after one that was killed",
+		Example: "  weft lab down",
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			dir, err := f.dir()
 			if err != nil {
@@ -137,9 +139,10 @@ func labDown(f *labFlags) *cobra.Command {
 
 func labStatus(f *labFlags) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "status",
-		Short: "Show the nodes, routers and pods of a lab",
-		Args:  cobra.NoArgs,
+		Use:     "status",
+		Short:   "Show the nodes, routers and pods of a lab",
+		Example: "  weft lab status",
+		Args:    cobra.NoArgs,
 	}
 	output := outputFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -203,7 +206,8 @@ func labRun(f *labFlags) *cobra.Command {
 		Long: "Run brings a lab of its own up, checks every expectation of the topology, prints the\n" +
 			"routes of each node, who reaches whom, and what came of each expectation, and\n" +
 			"takes it down. It exits with 1 when an expectation does not come true.",
-		Args: cobra.NoArgs,
+		Example: "  weft lab run -f examples/quickstart.yaml",
+		Args:    cobra.NoArgs,
 	}
 	file, cni := topologyFlags(cmd)
 	output := outputFlag(cmd)
@@ -238,9 +242,10 @@ func printReport(w io.Writer, output string, r *lab.Report, of string) error {
 
 func labCheck(f *labFlags) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "check",
-		Short: "Check the expectations of a lab that is up, as `run` does",
-		Args:  cobra.NoArgs,
+		Use:     "check",
+		Short:   "Check the expectations of a lab that is up, as `run` does",
+		Example: "  weft lab check",
+		Args:    cobra.NoArgs,
 	}
 	output := outputFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -301,9 +306,10 @@ func labEnv(f *labFlags) *cobra.Command {
 
 func labStop(f *labFlags) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "stop NAME",
-		Short: "End the agent of a node, or a router; its pods stay",
-		Args:  cobra.ExactArgs(1),
+		Use:     "stop NAME",
+		Short:   "End the agent of a node, or a router; its pods stay",
+		Example: "  weft lab stop node-b",
+		Args:    cobra.ExactArgs(1),
 	}
 	kill := cmd.Flags().Bool("kill", false, "by SIGKILL, at once")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -318,9 +324,10 @@ func labStop(f *labFlags) *cobra.Command {
 
 func labStart(f *labFlags) *cobra.Command {
 	return &cobra.Command{
-		Use:   "start NAME",
-		Short: "Start the agent of a node, or a router, again",
-		Args:  cobra.ExactArgs(1),
+		Use:     "start NAME",
+		Short:   "Start the agent of a node, or a router, again",
+		Example: "  weft lab start node-b",
+		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			dir, err := f.dir()
 			if err != nil {

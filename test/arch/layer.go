@@ -72,12 +72,13 @@ func places() map[string]Layer {
 		"internal/run":       Shells,
 		"internal/startup":   Shells,
 
-		"bench":            Aside,
-		"build":            Aside,
-		"examples":         Aside,
-		"internal/crd":     Aside,
-		"internal/testenv": Aside,
-		"test":             Aside,
+		"bench":              Aside,
+		"build":              Aside,
+		"examples":           Aside,
+		"internal/crd":       Aside,
+		"internal/reference": Aside,
+		"internal/testenv":   Aside,
+		"test":               Aside,
 	}
 }
 
