@@ -3,75 +3,27 @@ package control
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strings"
 
-	authorizationv1 "k8s.io/api/authorization/v1"
+	"github.com/weft-net/weft/internal/kube"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 )
 
-// need is a right that a controller must have on all objects of a kind.
-type need struct {
-	what  resource
-	sub   string // subresource; empty: the object
-	verbs []string
-}
-
 // reading are the rights that a feed and live reads take.
-func reading(what resource) need { return need{what: what, verbs: []string{"get", "list", "watch"}} }
-
-// AccessError names what this process may not do.
-type AccessError struct {
-	Missing []string // "list nodes", "update services/status"
+func reading(what resource) kube.Access {
+	return kube.Access{Verbs: []string{"get", "list", "watch"}, Group: what.group(), Resource: string(what)}
 }
 
-// Error implements error.
-func (e *AccessError) Error() string {
-	return fmt.Sprintf("the API server does not allow: %s: add these verbs to the ClusterRole of this service account", strings.Join(e.Missing, ", "))
-}
-
-// allowed asks the API server for each right. The error is an *AccessError that names
+// allowed asks the API server for each right. The error is a *kube.AccessError that names
 // all that are missing. Where it can't be asked the rights count as given: the work
 // itself shows whether they are.
-func allowed(ctx context.Context, set kubernetes.Interface, needs []need) error {
-	var missing []string
-	for _, n := range needs {
-		for _, verb := range n.verbs {
-			review := &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{
-				ResourceAttributes: &authorizationv1.ResourceAttributes{
-					Verb: verb, Group: n.what.group(), Resource: string(n.what), Subresource: n.sub,
-				},
-			}}
-			answer, err := set.AuthorizationV1().SelfSubjectAccessReviews().Create(ctx, review, metav1.CreateOptions{})
-			if apierrors.IsForbidden(err) || apierrors.IsNotFound(err) {
-				return nil
-			}
-			if err != nil {
-				return fmt.Errorf("ask for rights: %w", oneLine(err))
-			}
-			if !answer.Status.Allowed {
-				missing = append(missing, verb+" "+n.String())
-			}
-		}
+func allowed(ctx context.Context, set kubernetes.Interface, needs []kube.Access) error {
+	err := kube.CheckAccess(ctx, set, needs)
+	if apierrors.IsForbidden(err) || apierrors.IsNotFound(err) {
+		return nil
 	}
-	if len(missing) > 0 {
-		return &AccessError{missing}
-	}
-	return nil
-}
-
-// String names the kind as roles do: services/status, networkpolicies.networking.k8s.io.
-func (n need) String() string {
-	name := string(n.what)
-	if g := n.what.group(); g != "" {
-		name += "." + g
-	}
-	if n.sub != "" {
-		name += "/" + n.sub
-	}
-	return name
+	return oneLine(err)
 }
 
 // oneLine is err with its text on one line.

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/weft-net/weft/internal/control/want"
+	"github.com/weft-net/weft/internal/kube"
 	"github.com/weft-net/weft/internal/run"
 )
 
@@ -80,7 +82,7 @@ func (b *board) expect(names []string) {
 func (b *board) note(ctx context.Context, name string, err error, notes []string) {
 	state := State{Working: err == nil, Since: b.config.now(), Notes: notes}
 	var mass *want.MassError
-	var access *AccessError
+	var access *kube.AccessError
 	result := "ok"
 	if err != nil {
 		state.Err, result = oneLine(err).Error(), "error"
@@ -89,7 +91,9 @@ func (b *board) note(ctx context.Context, name string, err error, notes []string
 		state.Alarm, result = mass.Error()+": "+howToConfirm(name, mass), "alarm"
 	}
 	if errors.As(err, &access) {
-		state.Missing = access.Missing
+		for _, a := range access.Missing {
+			state.Missing = append(state.Missing, strings.Join(a.Verbs, ", ")+" "+a.String())
+		}
 	}
 	b.mu.Lock()
 	old, known := b.states[name]

@@ -15,6 +15,7 @@ import (
 
 	v3 "github.com/weft-net/weft/api/v3"
 	"github.com/weft-net/weft/internal/allocator"
+	"github.com/weft-net/weft/internal/kube"
 	"github.com/weft-net/weft/internal/model"
 	"github.com/weft-net/weft/internal/run"
 	"github.com/weft-net/weft/internal/store"
@@ -238,7 +239,7 @@ func (t *term) workersOf(name string) int { return max(t.workers[name], 1) }
 // controller is one of them, ready to run.
 type controller struct {
 	name  string
-	needs []need
+	needs []kube.Access
 	run   func(ctx context.Context) error
 }
 
@@ -295,7 +296,7 @@ func (t *term) controller(name string) (controller, bool) {
 }
 
 func (t *term) mirrored(name string, from resource, make func(guard, *feed) *mirror) controller {
-	return controller{name: name, needs: []need{reading(from)}, run: func(ctx context.Context) error {
+	return controller{name: name, needs: []kube.Access{reading(from)}, run: func(ctx context.Context) error {
 		f, err := t.feed(ctx, name, from)
 		if err != nil {
 			return err

@@ -10,6 +10,7 @@ import (
 
 	v3 "github.com/weft-net/weft/api/v3"
 	"github.com/weft-net/weft/internal/control/want"
+	"github.com/weft-net/weft/internal/kube"
 	"github.com/weft-net/weft/internal/model"
 	"github.com/weft-net/weft/internal/store"
 )
@@ -17,7 +18,7 @@ import (
 // endpoints keeps the labels of stored endpoints those of their pods. It neither makes
 // nor removes endpoints.
 func (t *term) endpoints() controller {
-	return controller{name: WorkloadEndpoint, needs: []need{reading(pods)}, run: func(ctx context.Context) error {
+	return controller{name: WorkloadEndpoint, needs: []kube.Access{reading(pods)}, run: func(ctx context.Context) error {
 		f, err := t.feed(ctx, WorkloadEndpoint, pods)
 		if err != nil {
 			return err

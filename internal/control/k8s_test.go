@@ -204,7 +204,7 @@ func TestK8sRights(t *testing.T) {
 				bad.tune = func(c *control.Config) { c.Namespace, c.Lease.Name = "d", "lease-"+verb+"-"+name }
 				stop := bad.start()
 				bad.until("word about "+verb, func() bool {
-					return strings.Contains(bad.logged(), "the API server does not allow: "+verb+" "+what+": add these verbs")
+					return strings.Contains(bad.logged(), "not allowed are "+verb+" "+what+": apply the ClusterRole")
 				})
 				stop()
 			}

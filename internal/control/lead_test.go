@@ -156,7 +156,7 @@ func TestMissingRights(t *testing.T) {
 	w.start()
 	w.until("work of the other", func() bool { return w.has(model.KindProfile, "", "kns.shop") })
 	w.until("word", func() bool {
-		return strings.Contains(w.logged(), "does not allow: get networkpolicies.networking.k8s.io, list networkpolicies.networking.k8s.io, watch networkpolicies.networking.k8s.io")
+		return strings.Contains(w.logged(), "not allowed are get, list, watch networkpolicies.networking.k8s.io")
 	})
-	w.until("not ready", func() bool { return strings.HasPrefix(w.get("/readiness"), "policy: the API server does not allow") })
+	w.until("not ready", func() bool { return strings.HasPrefix(w.get("/readiness"), "policy: kubernetes: not allowed are") })
 }

@@ -16,6 +16,7 @@ import (
 	v3 "github.com/weft-net/weft/api/v3"
 	"github.com/weft-net/weft/internal/control/leak"
 	"github.com/weft-net/weft/internal/control/want"
+	"github.com/weft-net/weft/internal/kube"
 	"github.com/weft-net/weft/internal/model"
 	"github.com/weft-net/weft/internal/store"
 )
@@ -53,7 +54,7 @@ type roster struct {
 }
 
 func (t *term) nodes() controller {
-	return controller{name: Node, needs: []need{reading(nodes)}, run: func(ctx context.Context) error {
+	return controller{name: Node, needs: []kube.Access{reading(nodes)}, run: func(ctx context.Context) error {
 		f, err := t.feed(ctx, Node, nodes)
 		if err != nil {
 			return err
@@ -63,7 +64,7 @@ func (t *term) nodes() controller {
 			nodeGuard: t.guarded(Node, nodesMinimum), podGuard: t.guarded(Node, holdersMinimum), hostGuard: t.guarded(Node, hostsMinimum),
 		}
 		// Pods are another right. Without it everything but pods' addresses works.
-		if s.noPods = allowed(ctx, t.Clientset, []need{reading(pods)}); s.noPods == nil {
+		if s.noPods = allowed(ctx, t.Clientset, []kube.Access{reading(pods)}); s.noPods == nil {
 			if s.pods, err = t.feed(ctx, Node, pods); err != nil {
 				return err
 			}

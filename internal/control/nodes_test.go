@@ -283,7 +283,7 @@ func TestWithoutPods(t *testing.T) {
 	}
 	w.until("record", func() bool { return slices.Equal(w.names(model.KindNode), []string{"node-a"}) })
 	w.until("note", func() bool {
-		return strings.Contains(strings.Join(w.state("node").Notes, " "), "get pods, list pods, watch pods")
+		return strings.Contains(strings.Join(w.state("node").Notes, " "), "get, list, watch pods")
 	})
 	if got := w.held("net.web"); len(got) != 4 {
 		t.Errorf("addresses of pods: %v", got)

@@ -15,6 +15,7 @@ import (
 	"github.com/weft-net/weft/internal/allocator"
 	"github.com/weft-net/weft/internal/control/want"
 	"github.com/weft-net/weft/internal/ipam"
+	"github.com/weft-net/weft/internal/kube"
 	"github.com/weft-net/weft/internal/model"
 	"github.com/weft-net/weft/internal/store"
 )
@@ -69,7 +70,7 @@ func (h holding) addrs() []netip.Addr {
 const servicesMinimum = 8
 
 func (t *term) services() controller {
-	needs := []need{reading(services), {what: services, sub: "status", verbs: []string{"update"}}}
+	needs := []kube.Access{reading(services), {Verbs: []string{"update"}, Resource: string(services), Subresource: "status"}}
 	return controller{name: LoadBalancer, needs: needs, run: func(ctx context.Context) error {
 		f, err := t.feed(ctx, LoadBalancer, services)
 		if err != nil {

@@ -40,7 +40,7 @@ func TestImage(t *testing.T) {
 	programs := []string{
 		"opt/cni/bin/bandwidth", "opt/cni/bin/host-local", "opt/cni/bin/loopback", "opt/cni/bin/portmap", "opt/cni/bin/weft-cni", "usr/bin/weft",
 	}
-	want = append(append(append(want, programs[:5]...), "usr/", "usr/bin/"), programs[5])
+	want = append(append(want, programs[:5]...), "usr/", "usr/bin/", "usr/bin/calicoctl", "usr/bin/kubectl-weft", programs[5])
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("files (-want +got):\n%s", d)
 	}
@@ -49,6 +49,9 @@ func TestImage(t *testing.T) {
 	}
 	if got := inside(t, root, nil, "/usr/bin/weft", "version"); !strings.Contains(got, "v0-test") {
 		t.Errorf("weft version: %q", got)
+	}
+	if got := inside(t, root, nil, "/usr/bin/calicoctl", "version", "--client"); !strings.HasPrefix(got, "Client Version:") {
+		t.Errorf("calicoctl version: %q", got)
 	}
 	for _, p := range programs[:5] {
 		if got := inside(t, root, []string{"CNI_COMMAND=VERSION"}, "/"+p); !strings.Contains(got, `"1.0.0"`) {
@@ -79,9 +82,12 @@ func unpack(t *testing.T, archive, root string) []string {
 	each(t, layer, func(h *tar.Header, content []byte) {
 		paths = append(paths, h.Name)
 		path := filepath.Join(root, h.Name)
-		if h.Typeflag == tar.TypeDir {
+		switch h.Typeflag {
+		case tar.TypeDir:
 			err = os.MkdirAll(path, 0o755)
-		} else {
+		case tar.TypeSymlink:
+			err = os.Symlink(h.Linkname, path)
+		default:
 			err = os.WriteFile(path, content, os.FileMode(h.Mode))
 		}
 		if err != nil {

@@ -14,6 +14,7 @@ import (
 	v3 "github.com/weft-net/weft/api/v3"
 	"github.com/weft-net/weft/internal/allocator"
 	"github.com/weft-net/weft/internal/ipam"
+	"github.com/weft-net/weft/internal/kube"
 	"github.com/weft-net/weft/internal/model"
 	"github.com/weft-net/weft/internal/store"
 	kubestore "github.com/weft-net/weft/internal/store/kube"
@@ -387,22 +388,30 @@ func TestOldPolicyName(t *testing.T) {
 	}
 }
 
-// TestAccess names each right that is missing.
+// TestAccess: the first refusal is followed by all rights that are missing, once.
 func TestAccess(t *testing.T) {
 	t.Parallel()
 	api := kubetest.New(t, kubetest.CalicoResources("projectcalico.org")...)
 	s := newCluster(t, api.Config()).open(t, kubestore.Options{})
-	needs := append(s.ReadAccess(model.KindIPPool, model.KindWorkloadEndpoint, model.KindProfile), s.WriteAccess([]string{"create", "update"}, model.KindIPAMBlock, model.KindNode)...)
-	if err := s.CheckAccess(t.Context(), needs); err != nil {
-		t.Errorf("all allowed: %v", err)
-	}
 	api.Deny(func(verb, _, resource string) bool {
-		return verb == "watch" && resource == "pods" || verb == "patch" || resource == "ipamblocks"
+		return verb != "get" && resource == "pods" || resource == "namespaces" && verb == "watch" || resource == "ippools"
 	})
-	const want = "kubernetes: not allowed are watch pods; create, update ipamblocks.projectcalico.org; patch nodes/status: apply the ClusterRole that comes with weft (deploy/)"
-	if err := s.CheckAccess(t.Context(), needs); err == nil || err.Error() != want {
-		t.Errorf("got %v\nwant %s", err, want)
+	const want = "kubernetes: not allowed are get, list, watch ippools.projectcalico.org; list, watch pods; watch namespaces: apply the ClusterRole that comes with weft (deploy/)"
+	f := newFollow(t, s, model.KindIPPool, model.KindWorkloadEndpoint, model.KindProfile, model.KindTier)
+	said := func() (n int) {
+		for _, err := range f.errs {
+			if errors.As(err, new(*kube.AccessError)) {
+				n++
+				if err.Error() != want {
+					t.Errorf("got %v\nwant %s", err, want)
+				}
+			}
+		}
+		return n
 	}
+	f.until(t, "all that is missing", func() bool { return said() == 1 })
+	api.Deny(nil)
+	f.until(t, "all kinds", func() bool { return f.synced > 0 && said() == 1 })
 }
 
 // TestRefusals: the server's words are told, and by what they mean to the caller.

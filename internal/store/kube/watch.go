@@ -6,13 +6,16 @@ import (
 	"iter"
 	"sync"
 
+	"github.com/weft-net/weft/internal/kube"
 	"github.com/weft-net/weft/internal/model"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
 
 // Watch implements store.Source. The first batch has Reset; after that a broken watch goes
 // on where it was, or tells what a new list changes: no further Reset comes. While a
-// resource can't be followed its error is yielded, once as long as it stays the same; when
-// all can be followed again, a batch with Synced says so. Of several kinds the snapshot is
+// resource can't be followed its error is yielded, once as long as it stays the same, and
+// after the first refusal a *kube.AccessError with all rights that are missing; when all can
+// be followed again, a batch with Synced says so. Of several kinds the snapshot is
 // complete when that of each is. A kind whose CRD is not installed, and that a cluster
 // can be without, has no objects until it is.
 func (s *Store) Watch(ctx context.Context, kinds ...model.Kind) iter.Seq2[model.Batch, error] {
@@ -30,6 +33,7 @@ func (s *Store) Watch(ctx context.Context, kinds ...model.Kind) iter.Seq2[model.
 		f := &follower{
 			events: events, yield: yield, waiting: map[*feed]bool{}, broken: map[*feed]bool{}, told: map[string]bool{},
 			batch: model.Batch{Reset: true}, used: map[model.Key]bool{},
+			rights: func() error { return s.checkReading(ctx, kinds) },
 		}
 		for _, src := range sources {
 			one := &feed{source: src, s: s, ctx: ctx, events: events, seed: maphash.MakeSeed(), known: map[string]known{}}
@@ -49,6 +53,8 @@ type follower struct {
 	told    map[string]bool    // the errors that were yielded since all was whole
 	batch   model.Batch        // in the making
 	used    map[model.Key]bool // keys in batch
+	rights  func() error       // names what this user may not do
+	asked   bool               // rights, since all was whole
 	synced  bool
 	stopped bool // the consumer wants no more
 }
@@ -96,15 +102,17 @@ func (f *follower) take(e event) {
 	switch {
 	case e.err != nil:
 		f.broken[e.feed] = true
-		if text := e.err.Error(); !f.told[text] {
-			f.told[text] = true
-			f.stopped = f.stopped || !f.yield(model.Batch{}, e.err)
+		f.tell(e.err)
+		if !f.asked && apierrors.IsForbidden(e.err) {
+			f.asked = true
+			f.tell(f.rights())
 		}
 		return
 	case e.whole:
 		delete(f.broken, e.feed)
 		if len(f.broken) == 0 && len(f.told) > 0 {
 			clear(f.told)
+			f.asked = false
 			f.batch.Synced = f.synced
 		}
 		return
@@ -124,6 +132,25 @@ func (f *follower) take(e event) {
 	if len(f.waiting) == 0 && !f.synced {
 		f.synced, f.batch.Synced = true, true
 	}
+}
+
+// tell yields an error that was not yielded since all was whole.
+func (f *follower) tell(err error) {
+	if err == nil || f.stopped || f.told[err.Error()] {
+		return
+	}
+	f.told[err.Error()] = true
+	f.stopped = !f.yield(model.Batch{}, err)
+}
+
+// checkReading asks whether this user may follow the kinds; none: all.
+func (s *Store) checkReading(ctx context.Context, wanted []model.Kind) error {
+	ctx, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	if len(wanted) == 0 {
+		wanted = kinds()
+	}
+	return kube.CheckAccess(ctx, s.client.Clientset, s.readAccess(wanted))
 }
 
 // full reports whether the batch has no place for these keys.

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -15,6 +16,8 @@ import (
 	"time"
 
 	"github.com/weft-net/weft/internal/kube"
+	authorizationv1 "k8s.io/api/authorization/v1"
+	"k8s.io/client-go/kubernetes/scheme"
 )
 
 // Server is an API server in memory. Its fields may be set before it is used.
@@ -103,7 +106,7 @@ func (s *Server) Fail(f func(*http.Request) int) {
 	s.fail = f
 }
 
-// Deny makes access reviews say no.
+// Deny refuses requests, and makes access reviews say so.
 func (s *Server) Deny(f func(verb, group, resource string) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -174,28 +177,46 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	t, ok := s.find(r.URL.Path)
-	switch {
-	case !ok:
+	if !ok {
 		s.discover(w, r.URL.Path)
-	case r.Method == http.MethodGet && t.name == "" && r.URL.Query().Get("watch") != "":
-		s.count("watch")
+		return
+	}
+	verb := verbOf(r, t)
+	if !s.count(verb, t) {
+		refuse(w, http.StatusForbidden, "Forbidden", t.Plural+" is forbidden: may not "+verb, t)
+		return
+	}
+	switch verb {
+	case "watch":
 		s.watch(w, r, t)
-	case r.Method == http.MethodGet && t.name == "":
-		s.count("list")
+	case "list":
 		s.list(w, t)
-	case r.Method == http.MethodGet:
-		s.count("get")
+	case "get":
 		s.get(w, t)
 	default:
-		s.count(map[string]string{"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}[r.Method])
 		s.write(w, r, t)
 	}
 }
 
-func (s *Server) count(verb string) {
+// verbOf is what a request asks for, as roles name it.
+func verbOf(r *http.Request, t target) string {
+	switch {
+	case r.Method != http.MethodGet:
+		return map[string]string{"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}[r.Method]
+	case t.name != "":
+		return "get"
+	case r.URL.Query().Get("watch") != "":
+		return "watch"
+	}
+	return "list"
+}
+
+// count counts a request and reports whether it is allowed.
+func (s *Server) count(verb string, t target) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.requests[verb]++
+	return s.denied == nil || !s.denied(verb, t.Group, t.Plural)
 }
 
 // reply answers with JSON.
@@ -237,12 +258,13 @@ func (s *Server) discover(w http.ResponseWriter, path string) {
 
 // access answers an access review.
 func (s *Server) access(w http.ResponseWriter, r *http.Request) {
-	var review struct {
-		Spec struct {
-			ResourceAttributes struct{ Verb, Group, Resource string }
-		}
+	body, _ := io.ReadAll(r.Body)
+	var review authorizationv1.SelfSubjectAccessReview
+	_, _, err := scheme.Codecs.UniversalDeserializer().Decode(body, nil, &review) // JSON or protobuf
+	if err != nil || review.Spec.ResourceAttributes == nil {
+		refuse(w, http.StatusBadRequest, "BadRequest", "not a review of access to a resource", target{})
+		return
 	}
-	_ = json.NewDecoder(r.Body).Decode(&review) // the zero value is answered, too
 	s.mu.Lock()
 	a := review.Spec.ResourceAttributes
 	ok := s.denied == nil || !s.denied(a.Verb, a.Group, a.Resource)
