@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/weft-net/weft/internal/spelling"
 )
 
 // KindError says that there is no kind of that name and version. It prints as
@@ -101,7 +103,7 @@ func nearKind(name string, names func(Kind) []string) (Kind, bool) {
 	best, bestDistance := Kind{}, 4
 	for _, k := range kinds {
 		for _, known := range names(k) {
-			d := distance(strings.ToLower(known), strings.ToLower(name))
+			d := spelling.Edits(known, name)
 			if d < bestDistance && 3*d <= min(len(name), len(known)) {
 				best, bestDistance = k, d
 			}

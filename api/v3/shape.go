@@ -11,6 +11,8 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/weft-net/weft/internal/spelling"
 )
 
 // shaper fits a parsed document to a Go type before encoding/json sees it, because
@@ -222,32 +224,11 @@ func nearest(fields []jsonField, name string) string {
 		return ""
 	}
 	for _, f := range fields {
-		if d := distance(strings.ToLower(f.name), strings.ToLower(name)); d < bestDistance && d < len(name) {
+		if d := spelling.Edits(f.name, name); d < bestDistance && d < len(name) {
 			best, bestDistance = f.name, d
 		}
 	}
 	return best
-}
-
-// distance counts the letters to insert, delete or replace between two words.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		corner := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			change := corner
-			if a[i] != b[j] {
-				change++
-			}
-			corner = row[j+1]
-			row[j+1] = min(change, row[j]+1, corner+1)
-		}
-	}
-	return row[len(b)]
 }
 
 func join(path, name string) string {

@@ -16,6 +16,7 @@ import (
 
 	v3 "github.com/weft-net/weft/api/v3"
 	"github.com/weft-net/weft/internal/model"
+	"github.com/weft-net/weft/internal/spelling"
 )
 
 // FelixFromEnv makes a configuration of the FELIX_* variables of environ
@@ -50,7 +51,7 @@ func meant(name string) string {
 	best, distance := "", len(field)/6+2
 	for i := range spec.NumField() {
 		known, _, _ := strings.Cut(spec.Field(i).Tag.Get("json"), ",")
-		if d := edits(field, strings.ToLower(known)); d < distance {
+		if d := spelling.Edits(field, known); d < distance {
 			best, distance = known, d
 		}
 	}
@@ -61,27 +62,6 @@ func meant(name string) string {
 		best = "FELIX_" + strings.ToUpper(best)
 	}
 	return ": did you mean " + best + "?"
-}
-
-// edits is the number of letters to put in, take out or change to make b of a.
-func edits(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }
 
 // oldName is the name of a field in JSON for one that Calico has in variables and files

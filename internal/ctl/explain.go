@@ -19,6 +19,7 @@ import (
 	"github.com/weft-net/weft/internal/path"
 	"github.com/weft-net/weft/internal/plan"
 	"github.com/weft-net/weft/internal/policy"
+	"github.com/weft-net/weft/internal/spelling"
 	"github.com/weft-net/weft/internal/store"
 )
 
@@ -339,7 +340,7 @@ func near(v *policy.View, kind model.Kind, namespace, name string) string {
 		} else if k.Namespace != "" {
 			text = k.Namespace + "/" + k.Name
 		}
-		c := candidate{text, edits(name, its)}
+		c := candidate{text, spelling.Edits(name, its)}
 		if k.Namespace != namespace {
 			c.distance += 2
 		}
@@ -359,24 +360,4 @@ func near(v *policy.View, kind model.Kind, namespace, name string) string {
 		names = append(names, c.text)
 	}
 	return fmt.Sprintf("of %d the nearest are %s", len(all), strings.Join(names, ", "))
-}
-
-// edits is how many letters must be put, taken or changed to make b of a (Levenshtein).
-func edits(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		before := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := before
-			if a[i] != b[j] {
-				cost = 1 + min(before, row[j], row[j+1])
-			}
-			before, row[j+1] = row[j+1], cost
-		}
-	}
-	return row[len(b)]
 }

@@ -16,7 +16,8 @@ func (c *client) kindOf(name string) (v3.Kind, error) {
 	case c.calico && (!ok || !offered(kind, name)):
 		return v3.Kind{}, &kindError{name: name, calico: true}
 	case !ok:
-		return v3.Kind{}, &UsageError{&kindError{name: name, near: nearKind(name)}}
+		near, _ := v3.NearestKind(name)
+		return v3.Kind{}, &UsageError{&kindError{name: name, near: strings.ToLower(near.Name)}}
 	}
 	return kind, nil
 }
@@ -56,38 +57,4 @@ func kindNames() string {
 		names = append(names, strings.ToLower(k.Name))
 	}
 	return strings.Join(names, ", ")
-}
-
-// nearKind is the kind whose name was probably meant, empty if none is near.
-func nearKind(name string) string {
-	name = strings.ToLower(name)
-	best, least := "", min(3, 1+len(name)/4) // one letter in four may be wrong
-	for _, k := range v3.Kinds() {
-		for _, n := range append([]string{k.Name, k.Plural}, k.ShortNames...) {
-			if d := distance(name, strings.ToLower(n)); d < least {
-				best, least = strings.ToLower(k.Name), d
-			}
-		}
-	}
-	return best
-}
-
-// distance counts the bytes to insert, delete or replace between two words (Levenshtein).
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		corner := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			change := corner
-			if a[i] != b[j] {
-				change++
-			}
-			corner, row[j+1] = row[j+1], min(change, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }

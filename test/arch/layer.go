@@ -35,6 +35,7 @@ func places() map[string]Layer {
 		"api/v3":            Nouns,
 		"internal/model":    Nouns,
 		"internal/selector": Nouns,
+		"internal/spelling": Nouns,
 		"internal/plan":     Nouns,
 
 		"internal/policy":  Deciders,

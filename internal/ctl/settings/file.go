@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"sigs.k8s.io/yaml"
+
+	"github.com/weft-net/weft/internal/spelling"
 )
 
 // setting is one that a file or the environment may have.
@@ -157,31 +159,11 @@ func match(field string, fields []string) (string, bool) {
 	}
 	near, least := "", 1+len(field)/4
 	for _, f := range fields {
-		if d := distance(strings.ToLower(f), strings.ToLower(field)); d <= least {
+		if d := spelling.Edits(f, field); d <= least {
 			near, least = f, d-1
 		}
 	}
 	return near, false
-}
-
-// distance counts the letters to change, add or remove until a is b.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			change := diagonal
-			if a[i] != b[j] {
-				change++
-			}
-			diagonal, row[j+1] = row[j+1], min(change, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }
 
 // unknown is the error about a field; near is the one that may be meant, or empty.
