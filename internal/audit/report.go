@@ -194,16 +194,16 @@ func whyNot(l assignment, live []Allocation) string {
 	if len(live) > 1 {
 		return "several blocks have it allocated"
 	}
-	for _, a := range live {
-		switch {
-		case a.By.Handle != l.handle || a.Sequence != l.sequence:
-			return "it has changed hands since: it is of " + a.Owner.String()
-		case len(a.Users) > 0:
-			return "it is in use now by " + names(a.Users)
-		case a.Kept != "":
-			return a.Kept
-		}
-		return "it is not certain that nobody uses it"
+	if len(live) == 0 {
+		return "it is not allocated any more"
 	}
-	return "it is not allocated any more"
+	switch a := live[0]; {
+	case a.By.Handle != l.handle || a.Sequence != l.sequence:
+		return "it has changed hands since: it is of " + a.Owner.String()
+	case len(a.Users) > 0:
+		return "it is in use now by " + names(a.Users)
+	case a.Kept != "":
+		return a.Kept
+	}
+	return "it is not certain that nobody uses it"
 }

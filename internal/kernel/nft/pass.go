@@ -45,7 +45,7 @@ func (n *NFT) pass(_ context.Context, cause reconcile.Cause) error {
 
 // work reads what is stale and writes what is dirty, until that is nothing.
 func (n *NFT) work() error {
-	read := 0
+	read, overtaken := 0, false
 	defer func() { n.whole = false }()
 	for range maxAttempts {
 		for _, t := range n.tables {
@@ -90,6 +90,12 @@ func (n *NFT) work() error {
 			// What is wanted may be right where half of the way is not: a new chain
 			// that rejects, say, while the old base chain may not lead there.
 			n.whole = true
+			continue
+		}
+		if n.version != n.tx.version && !overtaken {
+			// What was refused may have been put right meanwhile. But once only: where
+			// changes never end, the faulty ones must not keep the others out.
+			overtaken = true
 			continue
 		}
 		if err := n.blame(a, read < 2*len(n.tables)); err != nil {

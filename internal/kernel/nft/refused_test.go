@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/weft-net/weft/internal/kernel/nft"
 	"github.com/weft-net/weft/internal/plan"
@@ -161,6 +162,34 @@ func TestRefused(t *testing.T) {
 				t.Errorf("after it was corrected: %v", err)
 			}
 		})
+	}
+}
+
+// TestCorrectedMeanwhile: what is put right while the kernel is asked again about the faulty
+// version is not taken for that.
+func TestCorrectedMeanwhile(t *testing.T) {
+	if !unprivileged(t) {
+		return
+	}
+	k := newKernel(t)
+	n, _ := k.start(nft.Options{})
+	n.Apply(plan.FilterDelta{V4: good()})
+	n.Synced()
+	k.wait(n)
+	ctx, cancel := context.WithTimeout(t.Context(), eventually)
+	defer cancel()
+	bad := plan.TableDelta{PutChains: []plan.Chain{{Name: "a", Rules: []plan.Rule{jump("a")}}}}
+	for round := range 50 {
+		n.Apply(plan.FilterDelta{V4: bad})
+		if err := n.WaitApplied(ctx); err == nil || ctx.Err() != nil {
+			t.Fatalf("round %d: applied with error %v", round, err)
+		}
+		n.Resync() // asks again about what was refused
+		time.Sleep(time.Duration(round) * 200 * time.Microsecond) // somewhere in that
+		n.Apply(plan.FilterDelta{V4: plan.TableDelta{PutChains: good().PutChains[1:]}})
+		if err := n.WaitApplied(ctx); err != nil {
+			t.Fatalf("round %d: after it was corrected: %v", round, err)
+		}
 	}
 }
 
