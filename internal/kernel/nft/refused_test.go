@@ -184,7 +184,7 @@ func TestCorrectedMeanwhile(t *testing.T) {
 		if err := n.WaitApplied(ctx); err == nil || ctx.Err() != nil {
 			t.Fatalf("round %d: applied with error %v", round, err)
 		}
-		n.Resync() // asks again about what was refused
+		n.Resync()                                                // asks again about what was refused
 		time.Sleep(time.Duration(round) * 200 * time.Microsecond) // somewhere in that
 		n.Apply(plan.FilterDelta{V4: plan.TableDelta{PutChains: good().PutChains[1:]}})
 		if err := n.WaitApplied(ctx); err != nil {
