@@ -29,6 +29,11 @@ resources:
 			return strings.Contains(c.must("lab", "exec", "tor", "--", "ip", "route"), "via "+node+" dev eth0 proto bird")
 		}
 	}
+	defer func() {
+		if t.Failed() {
+			t.Log(c.must("lab", "exec", "tor", "--", "ip", "route"), c.must("lab", "exec", "a", "--", "ip", "route"))
+		}
+	}()
 	c.await("the router has the routes of a", has("10.99.1.11"))
 	c.await("the router has the routes of b", has("10.99.1.12"))
 	gone := time.Now()
